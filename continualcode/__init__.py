@@ -1,0 +1,73 @@
+"""A coding agent that learns from your corrections. Names load on first use; importing this costs next to nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.7.0"
+
+_HOME = {
+    "continualcode.agent": ("Agent",),
+    "continualcode.assembly": ("assemble",),
+    "continualcode.config": ("Config",),
+    "continualcode.errors": (
+        "AlignmentError",
+        "BackendError",
+        "BackendUnavailableError",
+        "CapabilityError",
+        "ConfigError",
+        "ContextLengthError",
+        "ContinualCodeError",
+        "MissingExtraError",
+        "PluginError",
+        "ToolError",
+        "WorkspaceError",
+    ),
+    "continualcode.events": ("Event",),
+    "continualcode.hookspecs": ("hookimpl",),
+    "continualcode.policy": ("Policy",),
+    "continualcode.protocols": (
+        "ApprovalGate",
+        "Backend",
+        "Critic",
+        "Frontend",
+        "Learner",
+        "Renderer",
+        "Sampler",
+        "Teacher",
+        "Tool",
+    ),
+    "continualcode.sdpo": ("SDPOConfig", "SDPOTrainer"),
+    "continualcode.tools": ("ToolRegistry", "tool"),
+    "continualcode.types": (
+        "Approve",
+        "Completion",
+        "Conversation",
+        "Deny",
+        "Edit",
+        "Lesson",
+        "Message",
+        "Sampling",
+        "ToolCall",
+        "ToolResult",
+        "ToolSpec",
+        "TrainReport",
+        "Turn",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'continualcode' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -62,7 +62,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class LearnFailed:
-    """The step could not be done; the lessons are in `Agent.pending` and go along with the next one."""
+    """The step could not be done. If nobody answered, the lessons wait in `Agent.pending` and go along with the next."""
 
     lessons: tuple[Lesson, ...]
     error: str
@@ -72,7 +72,7 @@ class LearnFailed:
 class Stopped:
     """The run is over. `detail` is the answer, or what went wrong."""
 
-    reason: Literal["answered", "malformed", "turn_limit", "length"]
+    reason: Literal["answered", "malformed", "turn_limit"]
     detail: str = ""
 
 

@@ -129,6 +129,8 @@ class Completion:
     temperature: float = 1.0
     candidates: tuple[Ints, Floats] | None = None
     """ids [T, K] and logprobs [T, K] of the most likely tokens, if they came with the sample."""
+    origin: object | None = None
+    """The Sampler that made it: while that is still the newest, its logprobs need not be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,10 @@ class Reply:
     def call(self) -> ToolCall | None:
         """The one call, or None when there is none, more than one, or a problem."""
         return self.calls[0] if len(self.calls) == 1 and self.problem is None else None
+
+    @property
+    def message(self) -> Message:
+        return Message("assistant", self.text, self.thinking, self.calls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,231 @@
+"""The loop: propose, review, run or learn, again. Knows nothing of models, terminals or how learning is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from continualcode.errors import BackendError, BackendUnavailableError
+from continualcode.events import (
+    Event,
+    Learned,
+    LearnFailed,
+    Learning,
+    Malformed,
+    Proposed,
+    Reviewed,
+    Stopped,
+    Thinking,
+    ToolReturned,
+)
+from continualcode.protocols import ApprovalGate, Critic, Learner, Proposer
+from continualcode.tools.registry import ToolRegistry
+from continualcode.types import (
+    Approve,
+    Conversation,
+    Deny,
+    Edit,
+    Lesson,
+    Message,
+    ToolCall,
+    ToolResult,
+    TrainReport,
+    Turn,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run gives up: proposals in one run, and replies in a row that are no single valid call."""
+
+    turns: int = 50
+    malformed: int = 3
+
+
+class Agent:
+    """Proposes one call at a time, asks its gates, runs what they approve and learns from what they deny.
+
+        async for event in agent.run("fix the test"):
+            print(event)
+
+    Gates are asked in order until one has a verdict; when none has, the call is denied and nothing is learned.
+    The conversation changes only in whole steps, so closing the iterator or cancelling it at any point leaves a
+    conversation that can go on; lessons that could not be learned wait in `pending` for the next denial.
+    """
+
+    def __init__(
+        self,
+        policy: Proposer,
+        tools: ToolRegistry,
+        gates: Sequence[ApprovalGate] = (),
+        *,
+        learner: Learner | None = None,
+        critics: Sequence[Critic] = (),
+        system: str = "",
+        limits: Limits = Limits(),
+    ) -> None:
+        self.policy, self.tools, self.gates = policy, tools, tuple(gates)
+        self.learner, self.critics, self.limits = learner, tuple(critics), limits
+        self._opening = (Message("system", system),) if system else ()
+        self.conversation = Conversation(self._opening, tools.specs)
+        self.pending: tuple[Lesson, ...] = ()
+        self.reports: list[TrainReport] = []
+        self._step: asyncio.Task[TrainReport | None] | None = None
+
+    async def run(self, text: str) -> AsyncIterator[Event]:
+        """Works on one request and narrates it. Raises BackendError when no proposal can be had."""
+        await self.settle()
+        self._say(Message("user", text))
+        malformed = 0
+        for _ in range(self.limits.turns):
+            yield Thinking()
+            turn = await self.policy.propose(self.conversation)
+            problem = self._problem_of(turn)
+            if problem is not None:
+                malformed += 1
+                self._say(Message("assistant", turn.reply.raw), Message("user", problem))
+                yield Malformed(turn.reply, problem)
+                if malformed >= self.limits.malformed:
+                    yield Stopped("malformed", problem)
+                    return
+                continue
+            malformed = 0
+            yield Proposed(turn)
+            if (call := turn.reply.call) is None:
+                self._say(turn.reply.message)
+                yield Stopped("answered", turn.reply.text)
+                return
+            async for event in self._act(turn, call):
+                yield event
+        yield Stopped("turn_limit", f"{self.limits.turns} proposals without an answer")
+
+    def note(self, text: str) -> None:
+        """Tells the model something without asking for anything; it is read with the next request."""
+        self._say(Message("user", text))
+
+    def clear(self) -> None:
+        """Begins a new conversation. What was learned stays, and so do lessons still pending."""
+        self.conversation = Conversation(self._opening, self.tools.specs)
+
+    async def _act(self, turn: Turn, call: ToolCall) -> AsyncIterator[Event]:
+        decision = await self._review(turn, call, self.gates) or _Decision(
+            call, Deny("no gate approved it", teach=False)
+        )
+        call, verdict = decision.call, decision.verdict
+        lesson: Lesson | None = None
+        match verdict:
+            case Deny():
+                self._say(turn.reply.message, Message("tool", f"denied: {verdict.reason}", tool=call.name))
+                if verdict.teach and call == turn.reply.call:
+                    lesson = Lesson(turn, verdict.reason)
+                yield Reviewed(turn, call, verdict, decision.gate)
+            case Approve() | Edit():
+                yield Reviewed(turn, call, verdict, decision.gate)
+                result = await self._run_tool(turn, call)
+                yield ToolReturned(call, result)
+                lesson = await self._lesson_of(turn, call, verdict, result)
+            case _:
+                assert_never(verdict)
+        if lesson is not None and self.learner is not None:
+            async for event in self._learn(self.learner, lesson):
+                yield event
+
+    async def _review(self, turn: Turn, call: ToolCall, gates: Sequence[ApprovalGate]) -> _Decision | None:
+        """The first verdict. The gate that edits vouches for its edit; those before it review the edited call anew."""
+        for index, gate in enumerate(gates):
+            name = type(gate).__name__
+            try:
+                verdict = await gate.review(turn, call)
+            except Exception as error:  # a gate that fails denies, whatever it failed of, and never teaches
+                return _Decision(call, Deny(f"{name} failed: {type(error).__name__}: {error}", teach=False), name)
+            if isinstance(verdict, Edit):
+                edited = verdict.apply(call)
+                if (problem := self.tools.check(edited)) is not None:
+                    return _Decision(edited, Deny(f"the edited call is not valid: {problem}", teach=False), name)
+                again = await self._review(turn, edited, gates[:index])
+                if again is None or isinstance(again.verdict, Approve):
+                    return _Decision(edited, verdict, name)
+                return again
+            if verdict is not None:
+                return _Decision(call, verdict, name)
+        return None
+
+    async def _run_tool(self, turn: Turn, call: ToolCall) -> ToolResult:
+        """Runs an approved call. The conversation records it in the same breath, also when it is interrupted."""
+        ran = replace(turn.reply.message, calls=(call,))
+        try:
+            result = await self.tools.call(call)
+        except asyncio.CancelledError:
+            self._say(ran, Message("tool", "interrupted by the user; it may have been half done", tool=call.name))
+            raise
+        self._say(ran, Message("tool", result.output, tool=call.name))
+        return result
+
+    async def _lesson_of(
+        self, turn: Turn, call: ToolCall, verdict: Approve | Edit, result: ToolResult
+    ) -> Lesson | None:
+        if isinstance(verdict, Edit):
+            return Lesson(turn, verdict.reason, demonstration=call)
+        for critic in self.critics:
+            if (reason := await critic.critique(turn, result)) is not None:
+                return Lesson(turn, reason)
+        return None
+
+    async def _learn(self, learner: Learner, lesson: Lesson) -> AsyncIterator[Event]:
+        self.pending += (lesson,)
+        yield Learning(self.pending)
+        self._step = asyncio.create_task(self._train(learner))
+        self._step.add_done_callback(_retrieve)
+        try:
+            report = await asyncio.shield(self._step)
+        except BackendUnavailableError as error:
+            yield LearnFailed(self.pending, str(error))
+            return
+        except BackendError as error:  # these lessons cannot be learned here; they must not block later ones
+            refused, self.pending = self.pending, ()
+            yield LearnFailed(refused, str(error))
+            return
+        if report is not None:
+            yield Learned(report)
+
+    async def _train(self, learner: Learner) -> TrainReport | None:
+        """Goes on when the run is cancelled, so that a step is done whole or not at all."""
+        lessons = self.pending
+        report = await learner.learn(lessons)
+        self.pending = self.pending[len(lessons) :]
+        if report is not None:
+            self.reports.append(report)
+        return report
+
+    async def settle(self) -> None:
+        """Waits for a training step that a cancelled run left going."""
+        if self._step is not None and not self._step.done():
+            await asyncio.wait({self._step})
+
+    def _problem_of(self, turn: Turn) -> str | None:
+        """What keeps this reply from being one valid call or an answer, said to the model."""
+        reply = turn.reply
+        if reply.problem is not None:
+            return reply.problem
+        if len(reply.calls) > 1:
+            return f"You made {len(reply.calls)} calls. Make exactly one call in a reply."
+        return self.tools.check(reply.calls[0]) if reply.calls else None
+
+    def _say(self, *messages: Message) -> None:
+        self.conversation = self.conversation.add(*messages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    call: ToolCall
+    verdict: Verdict
+    gate: str = ""
+
+
+def _retrieve(step: asyncio.Task[TrainReport | None]) -> None:
+    """Its failure is told by LearnFailed, or shows in `pending` when the run was cancelled meanwhile."""
+    if not step.cancelled():
+        step.exception()

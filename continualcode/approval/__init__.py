@@ -1,0 +1,8 @@
+"""Ready-made gates. A gate answers Approve, Edit, Deny, or None: ask the next one."""
+
+from continualcode.approval.blanket import ApproveAll, DenyAll
+from continualcode.approval.callback import Callback
+from continualcode.approval.readonly import ReadOnly
+from continualcode.approval.remember import Remember
+
+__all__ = ["ApproveAll", "Callback", "DenyAll", "ReadOnly", "Remember"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from continualcode.errors import BackendError, BackendUnavailableError
 from continualcode.events import (
+    Asked,
     Event,
     Learned,
     LearnFailed,
@@ -64,21 +66,30 @@ class Agent:
         *,
         learner: Learner | None = None,
         critics: Sequence[Critic] = (),
+        observers: Sequence[Callable[[Event], None]] = (),
         system: str = "",
         limits: Limits = Limits(),
     ) -> None:
         self.policy, self.tools, self.gates = policy, tools, tuple(gates)
-        self.learner, self.critics, self.limits = learner, tuple(critics), limits
+        self.learner, self.critics, self.observers, self.limits = learner, tuple(critics), tuple(observers), limits
         self._opening = (Message("system", system),) if system else ()
         self.conversation = Conversation(self._opening, tools.specs)
         self.pending: tuple[Lesson, ...] = ()
         self.reports: list[TrainReport] = []
         self._step: asyncio.Task[TrainReport | None] | None = None
 
-    async def run(self, text: str) -> AsyncIterator[Event]:
+    async def run(self, text: str) -> AsyncGenerator[Event, None]:
         """Works on one request and narrates it. Raises BackendError when no proposal can be had."""
+        async with aclosing(self._run(text)) as events:
+            async for event in events:
+                for observer in self.observers:
+                    observer(event)
+                yield event
+
+    async def _run(self, text: str) -> AsyncGenerator[Event, None]:
         await self.settle()
         self._say(Message("user", text))
+        yield Asked(text)
         malformed = 0
         for _ in range(self.limits.turns):
             yield Thinking()

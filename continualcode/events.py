@@ -9,6 +9,13 @@ from continualcode.types import Lesson, Reply, ToolCall, ToolResult, TrainReport
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The user asked for something; the run begins."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Thinking:
     """The policy is being asked for a proposal."""
 
@@ -77,5 +84,5 @@ class Stopped:
 
 
 Event: TypeAlias = (
-    Thinking | Proposed | Malformed | Reviewed | ToolReturned | Learning | Learned | LearnFailed | Stopped
+    Asked | Thinking | Proposed | Malformed | Reviewed | ToolReturned | Learning | Learned | LearnFailed | Stopped
 )

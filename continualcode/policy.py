@@ -11,6 +11,9 @@ from continualcode.protocols import Renderer, Sampler
 from continualcode.types import Completion, Conversation, Reply, Sampling, Turn
 
 
+DEFAULT_SAMPLING = Sampling()
+
+
 class Model(Protocol):
     """Whatever holds the weights to ask: a Backend, whose `sampler` is always the newest."""
 
@@ -27,7 +30,7 @@ class Policy:
         sampling: temperature 1 is what training needs; `stop` defaults to the renderer's.
     """
 
-    def __init__(self, model: Model, renderer: Renderer, sampling: Sampling = Sampling()) -> None:
+    def __init__(self, model: Model, renderer: Renderer, sampling: Sampling = DEFAULT_SAMPLING) -> None:
         if sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
             raise ConfigError(f"max_tokens >= 1, temperature >= 0 and 0 < top_p <= 1 are needed, not {sampling}")
         self.model, self.renderer = model, renderer

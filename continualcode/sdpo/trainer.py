@@ -136,7 +136,7 @@ class SDPOTrainer:
             student_T, teacher_T = await asyncio.gather(now, self.teacher.score(task.teacher_prompt, task.tokens, None))
             return _Scored(task, student_T, teacher_T, self._ratio(student_T, completion.logprobs_T))
         if fresh and completion.candidates is not None and completion.candidates[0].shape[1] >= self.topk:
-            ids_TK, student_TK = (array[:, : self.topk] for array in completion.candidates)
+            ids_TK, student_TK = completion.candidates[0][:, : self.topk], completion.candidates[1][:, : self.topk]
             student_T = completion.logprobs_T
         else:
             (ids_TK, student_TK), student_T = await asyncio.gather(

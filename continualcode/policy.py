@@ -10,7 +10,6 @@ from continualcode.errors import ConfigError
 from continualcode.protocols import Renderer, Sampler
 from continualcode.types import Completion, Conversation, Reply, Sampling, Turn
 
-
 DEFAULT_SAMPLING = Sampling()
 
 

@@ -1,0 +1,56 @@
+# make run    set up and start the agent on the embedded model, in a copy of examples/demo_repo (or WORKSPACE=path)
+# make test   set up and run the tests
+# make demo   the deny-learn-retry story with real numbers, no typing
+# make check  format, lint, types, tests          make bench  the benchmarks that fit a CPU
+#
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch's small CPU build on Linux; ARGS are passed on.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_ARGS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+WORKSPACE ?= .demo
+
+.PHONY: run demo test check format lint types bench clean
+
+run: $(VENV)/.installed $(if $(filter .demo,$(WORKSPACE)),.demo/calc.py)
+	@$(BIN)/continualcode workspace=$(WORKSPACE) $(ARGS)
+
+demo: $(VENV)/.installed
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: format lint types test
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff format --check .
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/engine.py
+	@$(BIN)/python benchmarks/correction_cost.py
+	@$(BIN)/python benchmarks/cold_start.py
+
+.demo/calc.py:
+	@cp -R examples/demo_repo .demo && git -C .demo init -q
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[local]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[local,ripgrep,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .demo

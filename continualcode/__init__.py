@@ -3,8 +3,105 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from continualcode.agent import Agent
+    from continualcode.assembly import assemble
+    from continualcode.config import Config
+    from continualcode.errors import (
+        AlignmentError,
+        BackendError,
+        BackendUnavailableError,
+        CapabilityError,
+        ConfigError,
+        ContextLengthError,
+        ContinualCodeError,
+        MissingExtraError,
+        PluginError,
+        ToolError,
+        WorkspaceError,
+    )
+    from continualcode.events import Event
+    from continualcode.hookspecs import hookimpl
+    from continualcode.policy import Policy
+    from continualcode.protocols import (
+        ApprovalGate,
+        Backend,
+        Critic,
+        Frontend,
+        Learner,
+        Renderer,
+        Sampler,
+        Teacher,
+        Tool,
+    )
+    from continualcode.sdpo import SDPOConfig, SDPOTrainer
+    from continualcode.tools import ToolRegistry, tool
+    from continualcode.types import (
+        Approve,
+        Completion,
+        Conversation,
+        Deny,
+        Edit,
+        Lesson,
+        Message,
+        Sampling,
+        ToolCall,
+        ToolResult,
+        ToolSpec,
+        TrainReport,
+        Turn,
+    )
 
 __version__ = "0.7.0"
+
+__all__ = [
+    "Agent",
+    "AlignmentError",
+    "ApprovalGate",
+    "Approve",
+    "Backend",
+    "BackendError",
+    "BackendUnavailableError",
+    "CapabilityError",
+    "Completion",
+    "Config",
+    "ConfigError",
+    "ContextLengthError",
+    "ContinualCodeError",
+    "Conversation",
+    "Critic",
+    "Deny",
+    "Edit",
+    "Event",
+    "Frontend",
+    "Learner",
+    "Lesson",
+    "Message",
+    "MissingExtraError",
+    "PluginError",
+    "Policy",
+    "Renderer",
+    "SDPOConfig",
+    "SDPOTrainer",
+    "Sampler",
+    "Sampling",
+    "Teacher",
+    "Tool",
+    "ToolCall",
+    "ToolError",
+    "ToolRegistry",
+    "ToolResult",
+    "ToolSpec",
+    "TrainReport",
+    "Turn",
+    "WorkspaceError",
+    "__version__",
+    "assemble",
+    "hookimpl",
+    "tool",
+]
 
 _HOME = {
     "continualcode.agent": ("Agent",),
@@ -56,8 +153,6 @@ _HOME = {
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = sorted([*_MODULE_OF, "__version__"])
 
 
 def __getattr__(name: str) -> object:

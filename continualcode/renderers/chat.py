@@ -1,0 +1,116 @@
+"""Conversation to tokens and back over any tokenizer with a chat template and one format of replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import takewhile
+
+from continualcode.errors import ConfigError
+from continualcode.renderers.dialogue import Dialogue
+from continualcode.renderers.families import Family
+from continualcode.renderers.literal import BREAK, Literal
+from continualcode.renderers.template import Template, Tokenizer, probe
+from continualcode.types import Conversation, Message, Reply, Tokens
+
+ENDINGS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|return|>",
+    "<|call|>",
+    "<｜end▁of▁sentence｜>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+)
+CACHED_PIECES = 2048
+
+
+class ChatTemplateRenderer:
+    """A `Renderer`. Tools that the template does not know are listed in the system message instead.
+
+    Text of files and people never becomes a control token. Pieces of a prompt are encoded apart, so that a prompt
+    begins with the tokens of the earlier prompt and of the completion wherever the template keeps what it wrote.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, family: Family) -> None:
+        if not tokenizer.chat_template:
+            raise ConfigError("this tokenizer has no chat template: use the instruct model's, or set chat_template")
+        self._tokenizer, self._family = tokenizer, family
+        self._template = Template(tokenizer)
+        call_id = family.call_id("qzcall", 0)
+        self._abilities = probe(self._template, family.arguments({"qzv": "qzw"}), call_id)
+        self._dialogue = Dialogue(family, self._abilities)
+        self._stop = _stop_ids(tokenizer)
+        added = {str(token): bool(token.special) for token in tokenizer.added_tokens_decoder.values()}
+        words = [text for text in added if text.strip()]
+        self._literal = Literal(control=words, own=[text for text in words if added[text]])
+        self._encode_piece = lru_cache(CACHED_PIECES)(self._encode_uncached)
+
+    @property
+    def family(self) -> str:
+        """The name of the family whose format is read and written."""
+        return self._family.name
+
+    @property
+    def stop(self) -> Tokens:
+        """Token ids that end a completion, the model's own end-of-turn token first."""
+        return self._stop
+
+    def prompt(self, conversation: Conversation) -> Tokens:
+        """Raises ConfigError when the template refuses the conversation."""
+        messages, tools = self._dialogue.write(self._literal.conversation(conversation))
+        text = self._template.render(messages, tools, ask=True)
+        opening = self._abilities.opening
+        return self._encode(text.replace(opening, opening + BREAK) if opening else text)
+
+    def parse(self, tokens: Tokens) -> Reply:
+        """Reads up to the first stop token. Never raises on tokens of the vocabulary."""
+        text = self._decode(list(takewhile(lambda token: token not in self._stop, tokens)))
+        return self._family.format.read(text, thinking=self._abilities.opens_thinking)
+
+    def completion(self, message: Message) -> Tokens:
+        """As the template itself would write the message after a prompt, else as the family's format does."""
+        literal = self._literal.message(message)
+        text = self._templated(literal)
+        if text is None:
+            text = self._family.format.write(literal, thinking=self._abilities.opens_thinking)
+        tokens = self._encode(text)
+        body = tuple(takewhile(lambda token: token not in self._stop, tokens))
+        return tokens[: len(body) + 1] if len(body) < len(tokens) else (*body, self._stop[0])
+
+    def decode(self, token: int) -> str:
+        return self._decode([token])
+
+    def _templated(self, message: Message) -> str | None:
+        """What the template writes for this message where it asks for one; None if that is not all of the message."""
+        question = Message("user", "?")
+        before, _ = self._dialogue.write(Conversation((question,)))
+        after, _ = self._dialogue.write(Conversation((question, message)))
+        asked = self._template.render(before, ask=True)
+        told = self._template.render(after, ask=False)
+        if not told.startswith(asked):
+            return None
+        text = told[len(asked) :]
+        return text if message.thinking.strip() in text and message.content.strip() in text else None
+
+    def _encode(self, text: str) -> Tokens:
+        return tuple(token for piece in text.split(BREAK) if piece for token in self._encode_piece(piece))
+
+    def _encode_uncached(self, text: str) -> Tokens:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _stop_ids(tokenizer: Tokenizer) -> Tokens:
+    ids = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
+    known = [ids[text] for text in ENDINGS if text in ids]
+    own: Iterable[int] = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    stop = tuple(dict.fromkeys((*own, *known)))
+    if not stop:
+        raise ConfigError(
+            f"this tokenizer has no end-of-turn token: eos_token is unset, and none of {', '.join(ENDINGS)}"
+        )
+    return stop

@@ -1,0 +1,221 @@
+"""The one folder that file tools may touch: confinement of paths, atomic writes and their undo journal.
+
+Knows bytes only, nothing of text or of tools. It confines tools, not processes: a shell command goes where it likes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from continualcode.errors import ConfigError, WorkspaceError
+
+MAX_FILE_BYTES = 32 * 2**20
+"""Files above this are not read; what works on them is a shell command."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    path: Path
+    before: bytes | None
+    """None: the file was created by this write."""
+    after_digest: bytes
+    made_folders: tuple[Path, ...]
+    """Folders that this write made, the innermost first."""
+
+
+class Workspace:
+    """A folder and every write made to it. Raises ConfigError when `root` is no folder.
+
+    Thread-safe. Symlinks are followed as long as they stay inside; a hard link is broken by a write, as by git.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self._as_given = Path(os.path.abspath(root))
+        self.root = Path(root).resolve()
+        if not self.root.is_dir():
+            raise ConfigError(f"the workspace must be a folder that exists: {root}")
+        self._writes: list[_Write] = []
+        self._seen: dict[Path, bytes] = {}
+        self._lock = threading.RLock()
+
+    def resolve(self, path: str) -> Path:
+        """The real path of a file or folder inside the root, existing or not.
+
+        Raises WorkspaceError when the path leaves the root by name or through symlinks, or is neither file nor folder.
+        """
+        if not path.strip():
+            raise WorkspaceError("the path is empty")
+        if "\0" in path:
+            raise WorkspaceError(f"the path has a NUL in it: {path!r}")
+        if path.startswith("~"):
+            raise WorkspaceError(f"'~' is not expanded: {path}; give a path relative to the workspace (or './~...')")
+        try:
+            return self._confined(path)
+        except (OSError, UnicodeEncodeError) as error:
+            raise WorkspaceError(f"not a usable path: {path!r}: {_reason(error)}") from error
+
+    def relative(self, path: Path) -> str:
+        """How a resolved path is shown: relative to the root, with slashes; the root is '.'."""
+        return path.relative_to(self.root).as_posix()
+
+    def read(self, path: str) -> bytes:
+        """Raises WorkspaceError when there is no such file, or it is a folder, too large or unreadable."""
+        target = self.resolve(path)
+        try:
+            size = target.stat().st_size
+            if size > MAX_FILE_BYTES:
+                raise WorkspaceError(f"{path} is too large: {size:,} bytes; look at parts of it with bash")
+            return target.read_bytes()
+        except OSError as error:
+            raise WorkspaceError(f"cannot read {path}: {_reason(error)}") from error
+
+    def write(self, path: str, data: bytes) -> None:
+        """Puts `data` in place of the file at once or not at all; keeps its mode and owner; makes missing folders.
+
+        Bytes that are already there are no write. Raises WorkspaceError when it may not or cannot be done.
+        """
+        target = self.resolve(path)
+        with self._lock:
+            try:
+                before = target.read_bytes() if target.exists() else None
+                if before != data:
+                    self._write(target, before, data)
+            except OSError as error:
+                raise WorkspaceError(f"cannot write {path}: {_reason(error)}") from error
+            self._seen[target] = _digest(data)
+
+    def undo(self) -> str | None:
+        """Takes back the newest write and says what it did; None when there is none to take back.
+
+        Raises WorkspaceError, leaving all as it is, when the file is not as that write left it.
+        """
+        with self._lock:
+            if not self._writes:
+                return None
+            last = self._writes[-1]
+            shown = self.relative(last.path)
+            try:
+                done = self._take_back(last, shown)
+            except OSError as error:
+                raise WorkspaceError(f"cannot take back the write to {shown}: {_reason(error)}") from error
+            self._writes.pop()
+            return done
+
+    def checkpoint(self) -> int:
+        """A mark of now, for `written_since`: the number of writes that stand."""
+        return len(self._writes)
+
+    def written_since(self, checkpoint: int) -> tuple[str, ...]:
+        """The files of the writes since the mark that still stand, oldest first; as many `undo`s take them back."""
+        return tuple(self.relative(write.path) for write in self._writes[checkpoint:])
+
+    def note_seen(self, path: str, data: bytes) -> None:
+        """The model was shown the file with these bytes."""
+        self._seen[self.resolve(path)] = _digest(data)
+
+    def changed_since_seen(self, path: str, data: bytes) -> bool:
+        """Whether `data` is not what the model last saw of the file, or wrote there itself."""
+        return self._seen.get(self.resolve(path), _digest(data)) != _digest(data)
+
+    def _confined(self, path: str) -> Path:
+        # By name as well as in fact: /proc/self/cwd and its like lead inside only as long as nobody changes folder.
+        named = Path(os.path.normpath(self.root / path))
+        target = Path(os.path.realpath(self.root / path))
+        inside = named.is_relative_to(self.root) or named.is_relative_to(self._as_given)
+        if not (inside and target.is_relative_to(self.root)):
+            raise WorkspaceError(f"outside the workspace: {path}; give a path relative to the workspace")
+        try:
+            mode = target.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return target
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise WorkspaceError(f"neither a file nor a folder: {path}")
+        return target
+
+    def _write(self, target: Path, before: bytes | None, data: bytes) -> None:
+        made = _make_folders(target.parent)
+        try:
+            _replace(target, data)
+        except BaseException:
+            _remove_folders(made)
+            raise
+        self._writes.append(_Write(target, before, _digest(data), made))
+
+    def _take_back(self, last: _Write, shown: str) -> str:
+        if not _holds(last.path, last.after_digest):
+            raise WorkspaceError(f"{shown} has changed since it was written; nothing was taken back")
+        if last.before is None:
+            last.path.unlink()
+            _remove_folders(last.made_folders)
+            return f"removed {shown}, which had been created"
+        _replace(last.path, last.before)
+        return f"restored {shown} as it was before the last write"
+
+
+def _holds(path: Path, digest: bytes) -> bool:
+    """Whether the file is there, is no link, and holds the bytes with this digest."""
+    return path.is_file() and not path.is_symlink() and _digest(path.read_bytes()) == digest
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Atomic: whoever reads `target` sees all of the old bytes or all of the new."""
+    present = target.stat() if target.exists() else None
+    if present is not None and not (present.st_mode & 0o222 and os.access(target, os.W_OK)):
+        raise PermissionError(f"{target.name} is read-only")
+    beside = target.parent / f".continualcode-{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if present is not None:
+                _take_over(file.fileno(), present)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _take_over(descriptor: int, present: os.stat_result) -> None:
+    made = os.fstat(descriptor)
+    if (made.st_uid, made.st_gid) != (present.st_uid, present.st_gid):
+        with suppress(PermissionError):  # only root may give files away; the mode still counts
+            os.fchown(descriptor, present.st_uid, present.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(present.st_mode))
+
+
+def _make_folders(folder: Path) -> tuple[Path, ...]:
+    missing = [item for item in (folder, *folder.parents) if not item.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return tuple(missing)
+
+
+def _remove_folders(folders: tuple[Path, ...]) -> None:
+    with suppress(OSError):  # no longer empty: somebody else's now
+        for folder in folders:
+            folder.rmdir()
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def _reason(error: OSError | UnicodeEncodeError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case IsADirectoryError():
+            return "it is a folder"
+        case NotADirectoryError() | FileExistsError():
+            return "a part of the path is a file, not a folder"
+        case OSError() if error.strerror:
+            return error.strerror
+    return str(error)

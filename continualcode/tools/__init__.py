@@ -1,0 +1,36 @@
+"""What the model can do: the standard tools, the workspace they are confined to, and how to make more."""
+
+from __future__ import annotations
+
+from continualcode.protocols import Tool
+from continualcode.tools.files import file_tools, preview
+from continualcode.tools.registry import FunctionTool, ToolRegistry, tool
+from continualcode.tools.search import find_ripgrep, search_tools
+from continualcode.tools.shell import bash_tool
+from continualcode.tools.workspace import Workspace
+
+READ_ONLY = frozenset({"read", "glob", "grep"})
+"""Names of the standard tools that change nothing."""
+
+__all__ = [
+    "READ_ONLY",
+    "FunctionTool",
+    "ToolRegistry",
+    "Workspace",
+    "bash_tool",
+    "file_tools",
+    "find_ripgrep",
+    "preview",
+    "search_tools",
+    "standard_tools",
+    "tool",
+]
+
+
+def standard_tools(workspace: Workspace, *, bash_timeout: float = 120.0) -> list[Tool]:
+    """read, write, edit, edit_lines, glob, grep and bash in one workspace; bash runs for at most so many seconds."""
+    return [
+        *file_tools(workspace),
+        *search_tools(workspace, ripgrep=find_ripgrep()),
+        bash_tool(workspace, timeout=bash_timeout),
+    ]

@@ -91,8 +91,14 @@ class ChatTemplateRenderer:
         told = self._template.render(after, ask=False)
         if not told.startswith(asked):
             return None
-        text = told[len(asked) :]
-        return text if message.thinking.strip() in text and message.content.strip() in text else None
+        written = self._upto_stop(told[len(asked) :])
+        reply = self._family.format.read(written, thinking=self._abilities.opens_thinking)
+        names = [call.name for call in reply.calls], [call.name for call in message.calls]
+        same = reply.text == message.content.strip() and reply.thinking == message.thinking.strip()
+        return told[len(asked) :] if same and names[0] == names[1] else None
+
+    def _upto_stop(self, text: str) -> str:
+        return min((text.partition(self.decode(token))[0] for token in self._stop), key=len)
 
     def _encode(self, text: str) -> Tokens:
         return tuple(token for piece in text.split(BREAK) if piece for token in self._encode_piece(piece))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -32,23 +32,31 @@ class Dialogue:
         tools = [_tool(tool) for tool in conversation.tools] if self.abilities.lists_tools else []
         return self._dictionaries(messages), tools
 
-    def _plain(self, messages: Iterable[Message]) -> Iterable[Message]:
+    def _plain(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Calls and results that the template would drop become text."""
-        answered = 0
+        unanswered = 0
         for message in messages:
-            if message.role == "assistant":
-                answered = len(message.calls)
-                yield message if self._native(message) else self._as_text(message)
-            elif message.role == "tool" and not (self.abilities.takes_results and answered > 0):
+            if message.role == "tool" and not (self.abilities.takes_results and unanswered > 0):
                 yield Message("user", f"<tool_response>\n{message.content}\n</tool_response>")
+            elif message.role == "tool":
+                unanswered -= 1
+                yield message
+            elif message.role == "assistant":
+                written = self._assistant(message)
+                unanswered = len(written.calls)
+                yield written
             else:
-                answered -= message.role == "tool"
                 yield message
 
-    def _native(self, message: Message) -> bool:
-        return not message.calls or (
-            self.abilities.writes_calls and (len(message.calls) == 1 or not self.family.one_call)
-        )
+    def _assistant(self, message: Message) -> Message:
+        if not message.calls:
+            return message
+        native = self.abilities.writes_text_and_calls if message.content else self.abilities.writes_calls
+        if not native or (self.family.one_call and len(message.calls) > 1):
+            return self._as_text(message)
+        if message.content and message.thinking and not self.abilities.takes_thinking_too:
+            return replace(message, content="", thinking=f"{message.thinking}\n\n{message.content}")
+        return message
 
     def _as_text(self, message: Message) -> Message:
         text = self.family.format.write(replace(message, thinking=""), thinking=False)
@@ -88,8 +96,14 @@ class Dialogue:
 
 def tool_list(tools: Sequence[ToolSpec], example: str) -> str:
     """What a model is told of its tools in few tokens: a line each, `name(needed, optional?): what it does`."""
-    lines = "\n".join(f"{each.name}({_parameters(each)}): {_first_sentence(each.description)}" for each in tools)
+    lines = "\n".join(map(_line, tools))
     return f"Tools:\n{lines}\nTo use a tool, answer with exactly one call:\n{example}"
+
+
+def _line(tool: ToolSpec) -> str:
+    sentence = tool.description.strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+    head = f"{tool.name}({_parameters(tool)})"
+    return f"{head}: {sentence}" if sentence else head
 
 
 def _parameters(tool: ToolSpec) -> str:
@@ -97,11 +111,6 @@ def _parameters(tool: ToolSpec) -> str:
     needed = required if isinstance(required, tuple | list) else ()
     names = properties if isinstance(properties, Mapping) else ()
     return ", ".join(name if name in needed else f"{name}?" for name in names)
-
-
-def _first_sentence(description: str) -> str:
-    line = description.strip().partition("\n")[0]
-    return line.partition(". ")[0].rstrip(".")
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:

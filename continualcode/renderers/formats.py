@@ -104,7 +104,7 @@ _END_PARAMETER = re.compile(r"\n?</parameter>(?=\s*(?:<parameter=|</function>))"
 class BareJson:
     """A JSON object with a name and arguments, with no tag around it.
 
-    `anywhere`: at the start of any line or in a code fence (the plain fallback); else the whole reply is calls, after
+    `anywhere`: at the start of a line, in a code fence or behind a tag (the plain fallback); else the whole reply is calls, after
     an optional <|python_tag|>, several separated by ";" (Llama 3). JSON without both keys is an answer, not a call.
     """
 
@@ -141,7 +141,7 @@ class BareJson:
 
 
 _JSON_REPLY = re.compile(r"<\|python_tag\|>|(?:\A|(?<=[;}])|(?<=</think>))\s*(?=\{)")
-_JSON_ANYWHERE = re.compile(r"```(?:json|tool_call)?[ \t]*\n\s*(?=\{)|^[ \t]*(?=\{)", re.MULTILINE)
+_JSON_ANYWHERE = re.compile(r"```(?:json|tool_call)?[ \t]*\n\s*(?=\{)|(?:^|(?<=[\]>]))[ \t]*(?=\{)", re.MULTILINE)
 _LIKE_A_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"[^"]*"\s*,\s*"(?:arguments|parameters)"\s*:')
 
 

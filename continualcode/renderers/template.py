@@ -52,6 +52,10 @@ class Abilities:
 
     lists_tools: bool
     writes_calls: bool
+    """Of a message that is nothing but calls."""
+    writes_text_and_calls: bool
+    takes_thinking_too: bool
+    """A message with text and calls may have thinking, shown or not."""
     takes_results: bool
     """A message of role "tool" is rendered."""
     takes_system: bool
@@ -79,10 +83,13 @@ def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
         text = _attempt(lambda: template.render(messages, tools, ask=False))
         return text is not None and all(each in text for each in wanted)
 
-    writes = has(calling, "qzcall", "qzv", "qzw") and has(saying, "qzcall", "qzw", "qzsaid")
+    thought = {"thinking": "qzthought", "reasoning_content": "qzthought"}
+    writes = has(calling, "qzcall", "qzv", "qzw")
     return Abilities(
         lists_tools=has([_USER], "qztool", "qzdescription", "qzparameter", tools=[_TOOL]),
         writes_calls=writes,
+        writes_text_and_calls=writes and has(saying, "qzcall", "qzv", "qzw", "qzsaid"),
+        takes_thinking_too=has([_USER, {**saying[1], **thought}], "qzsaid"),
         takes_results=writes and has([*calling, result], "qzresult"),
         takes_system=has([_SYSTEM, _USER], "qzsystem", "qzuser"),
         takes_late_system=has([_USER, _ANSWER, _SYSTEM], "qzsystem"),

@@ -2,17 +2,27 @@
 
 from continualcode.sdpo.divergence import Distilled, distill_candidates, distill_sampled, importance_ratio
 from continualcode.sdpo.reprompt import RepromptTemplate, teacher_context
-from continualcode.sdpo.teachers import TEACHERS, CurrentTeacher, FrozenTeacher
+from continualcode.sdpo.teachers import (
+    TEACHERS,
+    CurrentTeacher,
+    EMATeacher,
+    FrozenTeacher,
+    TeacherFactory,
+    TrustRegionTeacher,
+)
 from continualcode.sdpo.trainer import SDPOConfig, SDPOTrainer
 
 __all__ = [
     "TEACHERS",
     "CurrentTeacher",
     "Distilled",
+    "EMATeacher",
     "FrozenTeacher",
     "RepromptTemplate",
     "SDPOConfig",
     "SDPOTrainer",
+    "TeacherFactory",
+    "TrustRegionTeacher",
     "distill_candidates",
     "distill_sampled",
     "importance_ratio",

@@ -35,7 +35,9 @@ class SDPOConfig:
     is_clip: float | None = 2.0
     """Upper bound of the importance ratio p_now / p_sampling; None: no importance weighting."""
     teacher_regularization: str = "none"
-    """Which teacher: "none" (newest weights), "frozen" (initial weights), or one that a plug-in registers."""
+    """Which teacher: "none" (newest weights), "frozen" (initial), "ema", "trust-region", or one a plug-in registers."""
+    teacher_update_rate: float = 0.05
+    """r of "ema" and "trust-region": 0 frozen, 1 newest."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -45,6 +47,9 @@ class SDPOConfig:
                 self.distillation_topk is None or self.distillation_topk >= 1
             ),
             f"is_clip must be > 0 or None, not {self.is_clip}": self.is_clip is None or self.is_clip > 0,
+            f"teacher_update_rate must lie in [0, 1], not {self.teacher_update_rate}": 0
+            <= self.teacher_update_rate
+            <= 1,
         }
         for message, holds in checks.items():
             if not holds:
@@ -76,7 +81,7 @@ class SDPOTrainer:
         template: RepromptTemplate = DEFAULT_TEMPLATE,
     ) -> None:
         self.backend, self.renderer, self.config, self.template = backend, renderer, config, template
-        self.teacher = teacher or _teacher_named(config.teacher_regularization, backend)
+        self.teacher = teacher or _teacher_named(config, backend)
         self.topk, self.notes = _candidates_to_use(config, backend)
         self.steps = 0
 
@@ -192,10 +197,10 @@ def _example(score: _Scored, distilled: Distilled, total: int) -> Example:
     return Example(task.prompt, task.tokens, ids, distilled.weights_TK * score.ratio_T[:, None] / total)
 
 
-def _teacher_named(name: str, backend: Backend) -> Teacher:
-    if name not in TEACHERS:
+def _teacher_named(config: SDPOConfig, backend: Backend) -> Teacher:
+    if (name := config.teacher_regularization) not in TEACHERS:
         raise ConfigError(f"no teacher '{name}'; there are: {', '.join(sorted(TEACHERS))}")
-    return TEACHERS[name](backend)
+    return TEACHERS[name](backend, config.teacher_update_rate)
 
 
 def _candidates_to_use(config: SDPOConfig, backend: Backend) -> tuple[int | None, tuple[str, ...]]:

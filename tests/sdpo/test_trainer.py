@@ -171,6 +171,7 @@ async def test_what_a_backend_cannot_do_is_said_at_construction():
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
         ({"distillation_topk": 0}, "distillation_topk must be at least 1"),
         ({"is_clip": 0.0}, "is_clip must be > 0"),
+        ({"teacher_update_rate": 1.5}, "teacher_update_rate must lie in"),
     ],
 )
 def test_values_that_cannot_work_are_refused(values, said):
@@ -179,5 +180,5 @@ def test_values_that_cannot_work_are_refused(values, said):
 
 
 def test_an_unknown_teacher_is_named_with_those_there_are():
-    with pytest.raises(ConfigError, match="no teacher 'emma'; there are: frozen, none"):
+    with pytest.raises(ConfigError, match="no teacher 'emma'; there are: ema, frozen, none, trust-region"):
         SDPOTrainer(ScriptedBackend(), RENDERER, SDPOConfig(teacher_regularization="emma"))

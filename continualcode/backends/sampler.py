@@ -1,0 +1,166 @@
+"""One frozen set of weights behind a Tinker sampling client, as a Sampler. Knows nothing of training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tinker import types
+
+from continualcode.backends import alignment
+from continualcode.backends.line import Line
+from continualcode.errors import AlignmentError, BackendError, CapabilityError, ContextLengthError
+from continualcode.types import Capabilities, Completion, Floats, Ints, Sampling, Tokens
+
+
+class TinkerSampler:
+    """One frozen set of weights behind a Tinker sampling client; usable without a backend.
+
+    Without `capabilities` nothing is known of the service: everything the client's SDK has a name for is tried, and
+    an answer that lacks it raises CapabilityError. `last_n` says that the service can score the end of a prompt alone.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        line: Line | None = None,
+        capabilities: Capabilities | None = None,
+        last_n: bool = False,
+    ) -> None:
+        self._client = client
+        self._line = line or Line()
+        self._capabilities = capabilities
+        self._last_n = last_n
+        self._arguments = self.arguments(client.sample)
+
+    @staticmethod
+    def arguments(method: Callable[..., Any]) -> frozenset[str]:
+        """The names a client's method takes: an SDK older than a feature has no name for it."""
+        return frozenset(inspect.signature(method).parameters)
+
+    async def sample(self, prompt: Tokens, sampling: Sampling, n: int = 1) -> list[Completion]:
+        """n independent completions. Raises ContextLengthError when prompt and max_tokens do not fit.
+
+        A stop token is part of the completion where the service sends it, as hosted Tinker does; where the service
+        cuts it off, it is missing, never made up. Fewer candidates than asked for come where the service has fewer.
+        """
+        self._fit(prompt, sampling.max_tokens)
+        wanted = self._candidates(sampling.candidates)
+        response = await self._line.wait(
+            self._client.sample(
+                prompt=types.ModelInput.from_ints(list(prompt)),
+                num_samples=n,
+                sampling_params=_params(sampling),
+                **({"topk_sample_logprobs": wanted} if wanted else {}),
+            )
+        )
+        if len(response.sequences) != n:
+            raise BackendError(f"asked for {n} completions, got {len(response.sequences)}")
+        return [self._completion(sequence, prompt, sampling, wanted) for sequence in response.sequences]
+
+    async def logprobs(self, prompt: Tokens, completion: Tokens) -> Floats:
+        """[T]: log p(completion[t] | prompt, completion[:t]), checked to line up."""
+        self._fit(prompt, len(completion))
+        if not completion:
+            return np.zeros(0)
+        scored = types.ModelInput.from_ints(list(prompt + completion))
+        only = {"prompt_logprobs_last_n": len(completion)} if self._last_n else {}
+        rows = await self._line.wait(self._client.compute_logprobs(scored, **only))
+        cut = alignment.tail(rows, len(prompt), len(completion))
+        return alignment.checked(cut, (len(completion),), "logprobs")
+
+    async def candidate_logprobs(self, prompt: Tokens, completion: Tokens, ids_TK: Ints) -> Floats:
+        """[T, K] at the given ids of each position. Raises CapabilityError where it cannot be had."""
+        self._fit(prompt, len(completion))
+        if ids_TK.ndim != 2 or len(ids_TK) != len(completion):
+            raise ValueError(f"ids {ids_TK.shape} must be [T, K] with T = {len(completion)}")
+        if not ids_TK.size:
+            return np.zeros(ids_TK.shape)
+        if not self._able("target_prompt_logprobs", lambda known: known.candidate_logprobs):
+            raise CapabilityError(_lacks("logprobs at chosen tokens"))
+        response = await self._score(
+            prompt, completion, target_prompt_logprobs=alignment.target_request(len(prompt), ids_TK)
+        )
+        if response.target_prompt_logprobs is None:
+            raise CapabilityError(_lacks("logprobs at chosen tokens"))
+        return alignment.target_answer(response.target_prompt_logprobs, len(prompt), ids_TK)
+
+    async def top_logprobs(self, prompt: Tokens, completion: Tokens, k: int) -> tuple[Ints, Floats]:
+        """ids [T, k] and logprobs [T, k], most likely first. Raises CapabilityError where it cannot be had; fewer than
+        k columns come only from a vocabulary that is smaller."""
+        self._fit(prompt, len(completion))
+        if not completion:
+            return np.zeros((0, k), np.int64), np.zeros((0, k))
+        if not self._able("topk_prompt_logprobs", lambda known: known.top_logprobs >= k):
+            raise CapabilityError(_lacks(f"the {k} most likely tokens of a given text", self._capabilities))
+        only = {"prompt_logprobs_last_n": len(completion)} if self._last_n else {}
+        response = await self._score(prompt, completion, topk_prompt_logprobs=k, **only)
+        if response.topk_prompt_logprobs is None:
+            raise CapabilityError(_lacks(f"the {k} most likely tokens of a given text", self._capabilities))
+        what = f"top {k} logprobs"
+        rows = alignment.tail(response.topk_prompt_logprobs, len(prompt), len(completion), what)
+        return alignment.top_rows(rows, k, what)
+
+    def _completion(self, sequence: Any, prompt: Tokens, sampling: Sampling, wanted: int) -> Completion:
+        tokens = tuple(int(token) for token in sequence.tokens)
+        if sequence.logprobs is None:
+            raise AlignmentError(f"{len(tokens)} sampled tokens came without logprobs")
+        rows = sequence.topk_logprobs if wanted else None
+        if rows is not None and len(rows) != len(tokens):
+            raise AlignmentError(f"{len(rows)} rows of candidates for {len(tokens)} sampled tokens")
+        return Completion(
+            prompt=prompt,
+            tokens=tokens,
+            logprobs_T=alignment.checked(sequence.logprobs, (len(tokens),), "logprobs of sampled tokens"),
+            stop_reason=sequence.stop_reason,
+            temperature=sampling.temperature,
+            candidates=None if rows is None else alignment.top_rows(rows, wanted, "candidates"),
+            origin=self,
+        )
+
+    async def _score(self, prompt: Tokens, completion: Tokens, **extra: Any) -> Any:
+        return await self._line.wait(
+            self._client.sample(
+                prompt=types.ModelInput.from_ints(list(prompt + completion)),
+                num_samples=1,
+                sampling_params=types.SamplingParams(max_tokens=1),
+                include_prompt_logprobs=True,
+                **extra,
+            )
+        )
+
+    def _able(self, argument: str, known: Callable[[Capabilities], bool]) -> bool:
+        return argument in self._arguments and (self._capabilities is None or known(self._capabilities))
+
+    def _candidates(self, wanted: int) -> int:
+        if "topk_sample_logprobs" not in self._arguments:
+            return 0
+        return wanted if self._capabilities is None else min(wanted, self._capabilities.sample_candidates)
+
+    def _fit(self, prompt: Tokens, more: int) -> None:
+        if not prompt:
+            raise ValueError("an empty prompt: there is nothing to predict the first token from")
+        limit = self._capabilities.context_length if self._capabilities else None
+        if limit is not None and len(prompt) + more > limit:
+            raise ContextLengthError(
+                f"a prompt of {len(prompt)} tokens and {more} more do not fit the model's context of {limit}; "
+                "use a shorter conversation or fewer max_tokens"
+            )
+
+
+def _params(sampling: Sampling) -> types.SamplingParams:
+    return types.SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        stop=list(sampling.stop) or None,
+    )
+
+
+def _lacks(what: str, known: Capabilities | None = None) -> str:
+    most = f" (at most {known.top_logprobs})" if known and known.top_logprobs else ""
+    return f"this service or SDK cannot give {what}{most}; see `continualcode doctor` for what it can"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 from continualcode.errors import ConfigError
 from continualcode.renderers.dialogue import Dialogue
 from continualcode.renderers.families import Family
-from continualcode.renderers.literal import BREAK, Literal
+from continualcode.renderers.literal import BREAK, Literal, unbroken
+from continualcode.renderers.reading import END_THINK
 from continualcode.renderers.template import Template, Tokenizer, probe
 from continualcode.types import Conversation, Message, Reply, Tokens
 
@@ -42,9 +43,9 @@ class ChatTemplateRenderer:
         self._abilities = probe(self._template, family.arguments({"qzv": "qzw"}), call_id)
         self._dialogue = Dialogue(family, self._abilities)
         self._stop = _stop_ids(tokenizer)
-        added = {str(token): bool(token.special) for token in tokenizer.added_tokens_decoder.values()}
-        words = [text for text in added if text.strip()]
-        self._literal = Literal(control=words, own=[text for text in words if added[text]])
+        self._added = {index: token for index, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
+        control = [str(token) for token in self._added.values()]
+        self._literal = Literal(control, own=[str(token) for token in self._added.values() if token.special])
         self._encode_piece = lru_cache(CACHED_PIECES)(self._encode_uncached)
 
     @property
@@ -65,9 +66,14 @@ class ChatTemplateRenderer:
         return self._encode(text.replace(opening, opening + BREAK) if opening else text)
 
     def parse(self, tokens: Tokens) -> Reply:
-        """Reads up to the first stop token. Never raises on tokens of the vocabulary."""
-        text = self._decode(list(takewhile(lambda token: token not in self._stop, tokens)))
-        return self._family.format.read(text, thinking=self._abilities.opens_thinking)
+        """Reads up to the first stop token. Never raises on tokens of the vocabulary.
+
+        A tag that is a token of the vocabulary counts as that token only, not spelt out in others.
+        """
+        body = list(takewhile(lambda token: token not in self._stop, tokens))
+        runs = [(added, self._decode(list(run))) for added, run in groupby(body, self._added.__contains__)]
+        text = "".join(run if added else self._literal.text(run) for added, run in runs)
+        return unbroken(self._family.format.read(text, thinking=self._opened(text)), raw=self._decode(body))
 
     def completion(self, message: Message) -> Tokens:
         """As the template itself would write the message after a prompt, else as the family's format does."""
@@ -92,10 +98,14 @@ class ChatTemplateRenderer:
         if not told.startswith(asked):
             return None
         written = self._upto_stop(told[len(asked) :])
-        reply = self._family.format.read(written, thinking=self._abilities.opens_thinking)
+        reply = self._family.format.read(written, thinking=self._opened(written))
         names = [call.name for call in reply.calls], [call.name for call in message.calls]
         same = reply.text == message.content.strip() and reply.thinking == message.thinking.strip()
         return told[len(asked) :] if same and names[0] == names[1] else None
+
+    def _opened(self, text: str) -> bool:
+        """Whether the reply begins inside thinking. R1's prompt opens it after a request, not after a tool's result."""
+        return self._abilities.opens_thinking and (self._abilities.opens_after_results or END_THINK in text)
 
     def _upto_stop(self, text: str) -> str:
         return min((text.partition(self.decode(token))[0] for token in self._stop), key=len)

@@ -74,7 +74,7 @@ _ALL = (
         "llama-3",
         Tagged(BareJson()),
         re.compile(r"<\|start_header_id\|>[\s\S]*\"parameters\": "),
-        _names("llama-?3"),
+        _names(r"\A(?!.*hermes).*llama-?3"),
         one_call=True,
     ),
     Family("hermes", Tagged(Hermes()), re.compile(r"\A(?![\s\S]*<arg_key>)[\s\S]*<tool_call>"), _names("hermes|qwen")),

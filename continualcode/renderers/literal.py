@@ -1,16 +1,17 @@
-"""Keeps text from a file or a person from turning into control tokens; knows no template.
+"""Keeps control tokens and text that merely looks like them apart, both ways; knows no template and no format.
 
-A break is put inside every control token's text. The template is rendered with the breaks in it, and the pieces
-between them are encoded each on its own, so that no piece contains a control token that the template did not write.
+A break is put inside the text of every control token that is not one. The template is rendered with the breaks in it,
+and the pieces between them are encoded each on its own, so that no piece contains a control token that the template
+did not write. A reply is read with breaks in what the model spelt out in ordinary tokens, a file it quotes perhaps.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from continualcode.types import Conversation, Json, Message, ToolCall, ToolSpec
+from continualcode.types import Conversation, Json, JsonObject, Message, Reply, ToolCall, ToolSpec
 
 BREAK = "\ufdd0"
 """A Unicode noncharacter, not meant for interchange: it survives every template, and is lost from text that has it."""
@@ -24,7 +25,7 @@ class Literal:
 
     def conversation(self, conversation: Conversation) -> Conversation:
         tools = tuple(
-            ToolSpec(self.text(tool.name), self.text(tool.description), self._object(tool.parameters))
+            ToolSpec(self.text(tool.name), self.text(tool.description), _mapped(tool.parameters, self.text))
             for tool in conversation.tools
         )
         return Conversation(tuple(map(self.message, conversation.messages)), tools)
@@ -36,26 +37,48 @@ class Literal:
             message,
             content=_broken(self._own if own else self._control, message.content),
             thinking=self.text(message.thinking),
-            calls=tuple(ToolCall(self.text(call.name), self._object(call.arguments)) for call in message.calls),
+            calls=_calls(message.calls, self.text),
             tool=self.text(message.tool),
         )
 
     def text(self, text: str) -> str:
         return _broken(self._control, text)
 
-    def _object(self, value: Mapping[str, Json]) -> dict[str, Json]:
-        return {self.text(key): self._json(item) for key, item in value.items()}
 
-    def _json(self, value: Json) -> Json:
-        match value:
+def unbroken(reply: Reply, raw: str) -> Reply:
+    """The reply without the breaks it was read with."""
+    return Reply(
+        text=_whole(reply.text),
+        thinking=_whole(reply.thinking),
+        calls=_calls(reply.calls, _whole),
+        problem=None if reply.problem is None else _whole(reply.problem),
+        raw=raw,
+    )
+
+
+def _whole(text: str) -> str:
+    return text.replace(BREAK, "")
+
+
+def _calls(calls: Iterable[ToolCall], change: Callable[[str], str]) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(change(call.name), _mapped(call.arguments, change)) for call in calls)
+
+
+def _mapped(value: JsonObject, change: Callable[[str], str]) -> dict[str, Json]:
+    """The object with every string in it changed, keys too."""
+
+    def one(item: Json) -> Json:
+        match item:
             case str():
-                return self.text(value)
+                return change(item)
             case Mapping():
-                return self._object(value)
+                return _mapped(item, change)
             case list() | tuple():
-                return [self._json(item) for item in value]
+                return [one(each) for each in item]
             case _:
-                return value
+                return item
+
+    return {change(key): one(item) for key, item in value.items()}
 
 
 def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:

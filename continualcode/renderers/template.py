@@ -65,7 +65,9 @@ class Abilities:
     takes_repeats: bool
     """Two messages of one role may follow each other."""
     opening: str
-    """What stands between a conversation and where the assistant begins to write."""
+    """What stands between a request and where the assistant begins to write."""
+    opens_after_results: bool
+    """The same stands there when the conversation ends in a tool's result."""
 
     @property
     def opens_thinking(self) -> bool:
@@ -95,7 +97,8 @@ def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
         takes_late_system=has([_USER, _ANSWER, _SYSTEM], "qzsystem"),
         adds_system=_adds_system(template),
         takes_repeats=has([_USER, _USER, _ANSWER, _ANSWER], "qzuser", "qzanswer"),
-        opening=_opening(template),
+        opening=(opening := _opening(template)),
+        opens_after_results=(_attempt(lambda: template.render([*calling, result], ask=True)) or "").endswith(opening),
     )
 
 

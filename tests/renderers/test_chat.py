@@ -162,7 +162,8 @@ def test_kimi_calls_are_numbered_through_the_conversation(renderer_of, tokenizer
     shown = text(
         tokenizer_of("kimi-k2"), renderer_of("kimi-k2").prompt(Conversation((Message("user", "u"), *turn, *turn)))
     )
-    assert "functions.read:0" in shown and "functions.read:1" in shown
+    assert "functions.read:0" in shown
+    assert "functions.read:1" in shown
     assert "<|im_system|>read<|im_middle|>## Return of functions.read:1\nok<|im_end|>" in shown
 
 
@@ -178,6 +179,22 @@ def test_a_prompt_that_opens_thinking_is_closed_by_the_completion_that_has_none(
     assert text(tokenizer_of("qwen3-coder"), tokens).startswith("\n</think>\n\n<tool_call>\n<function=read>\n")
     tokens = renderer_of("deepseek-v3").completion(Message("assistant", "Hi"))
     assert text(tokenizer_of("deepseek-v3"), tokens) == "</think>\n\nHi<｜end▁of▁sentence｜>"
+
+
+def test_an_r1_reply_to_a_tool_result_may_do_without_thinking(renderer_of, tokenizer_of, conversation, reading):
+    tokenizer, renderer = tokenizer_of("deepseek-v3"), renderer_of("deepseek-v3")
+    after_result = conversation.add(reading, Message("tool", "empty", tool="read"))
+    assert text(tokenizer, renderer.prompt(conversation)).endswith("<think>\n")
+    assert text(tokenizer, renderer.prompt(after_result)).endswith("empty<｜tool▁output▁end｜>")
+    assert renderer.parse(tokenizer.encode("It is empty.")).text == "It is empty."
+    reply = renderer.parse(tokenizer.encode("Shall I say so? Yes.\n</think>\n\nIt is empty."))
+    assert (reply.thinking, reply.text) == ("Shall I say so? Yes.", "It is empty.")
+
+
+def test_a_qwen_reply_that_never_left_its_thinking_is_a_problem(renderer_of, tokenizer_of):
+    reply = renderer_of("qwen3-coder").parse(tokenizer_of("qwen3-coder").encode("Shall I say so?"))
+    assert (reply.text, reply.thinking) == ("", "Shall I say so?")
+    assert "still thinking" in reply.problem
 
 
 def test_gpt_oss_calls_end_in_the_call_token_and_answers_in_return(renderer_of, tokenizer_of):

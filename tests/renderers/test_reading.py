@@ -70,7 +70,8 @@ def test_a_call_is_read_in_every_spelling_its_family_uses(family, text):
 def test_words_before_and_after_a_call_are_the_text(family, text):
     reply = read(family, f"First I look.\n\n{text}\nThen I go on.")
     assert reply.call == READ
-    assert reply.text.startswith("First I look.") and reply.text.endswith("Then I go on.")
+    assert reply.text.startswith("First I look.")
+    assert reply.text.endswith("Then I go on.")
     assert "read" not in reply.text
 
 

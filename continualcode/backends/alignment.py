@@ -40,7 +40,8 @@ def checked(
     wrong = ~(np.isfinite(array) & (array <= _ROUNDING))
     if wrong.any():
         place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        raise AlignmentError(f"{what}: {array[place]} at position {place} of {shape} is no logprob")
+        at = ", ".join(map(str, place))
+        raise AlignmentError(f"{what}: {array[place]} at position {at} of shape {list(shape)} is no logprob")
     return array
 
 

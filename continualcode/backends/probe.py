@@ -118,17 +118,18 @@ async def _sampled(sampler: TinkerSampler, notes: _Notes) -> tuple[Completion, F
     """A sample with the most candidates to be had, and its tokens scored again: the two must agree."""
     completion: Completion | None = None
     for width in _WIDTHS:
-        wanted = Sampling(max_tokens=4, candidates=width)
+        wanted = Sampling(max_tokens=4, candidates=width, seed=0)
         answer = await notes.attempt(f"top-{width} of sampled tokens", _first(sampler, wanted))
         if answer is not None:
             completion = answer
             if answer.candidates is not None and _own_candidates(answer):
                 break
     else:
-        plain = completion or await _first(sampler, Sampling(max_tokens=4))
+        plain = completion or await _first(sampler, Sampling(max_tokens=4, seed=0))
         completion = replace(plain, candidates=None)
     rescored_T = await sampler.logprobs(PROMPT, completion.tokens)
-    if (apart := _apart(completion.logprobs_T, rescored_T)) > _SAMPLED_AGAINST_RESCORED:
+    apart = _apart(completion.logprobs_T, rescored_T)
+    if apart > _SAMPLED_AGAINST_RESCORED or _shifted(completion.logprobs_T, rescored_T):
         raise AlignmentError(
             f"the service samples tokens {list(completion.tokens)} at logprobs {np.round(completion.logprobs_T, 2)} "
             f"and scores the same tokens at {np.round(rescored_T, 2)}: {apart:.2f} nats apart. Its logprobs belong to "
@@ -210,6 +211,11 @@ def _losses(single: _Forward, double: _Forward, truth_T: Floats, notes: _Notes) 
     if single is None:
         return "unknown", False
     apart = _apart(single[0][:, 0], truth_T)
+    if _shifted(single[0][:, 0], truth_T):
+        raise AlignmentError(
+            f"the trainer gives tokens {list(PROMPT[1:])} the logprobs {np.round(single[0][:, 0], 2)}, the sampler gives "
+            f"{np.round(truth_T, 2)}: one of them is a position off. Update or replace the server."
+        )
     if apart > _SAMPLED_AGAINST_RESCORED:
         notes.lines.append(f"trainer and sampler differ by {apart:.2f} nats a token on a probe")
     divisor = _divisor(single[0], single[1], 1)
@@ -246,3 +252,10 @@ def _divisor(logprobs_TK: Floats, metrics: Mapping[str, float], width: int) -> D
 def _apart(one_T: Floats, other_T: Floats) -> float:
     """Mean |difference| in nats."""
     return float(np.abs(one_T - other_T).mean()) if one_T.size else 0.0
+
+
+def _shifted(reference_T: Floats, scored_T: Floats) -> bool:
+    """Whether the scores fit the reference far better one position further on or back."""
+    if reference_T.size < 2 or (apart := _apart(reference_T, scored_T)) < _NOISE:
+        return False
+    return min(_apart(reference_T[1:], scored_T[:-1]), _apart(reference_T[:-1], scored_T[1:])) < apart / 4

@@ -1,0 +1,96 @@
+"""The slash commands. Knows nothing of turns: they run between them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from continualcode.agent import Agent
+from continualcode.approval import Remember
+from continualcode.errors import WorkspaceError
+from continualcode.frontends.terminal.report import counted, heat_map, metrics_table
+from continualcode.frontends.terminal.safe import visible
+from continualcode.frontends.terminal.wording import COMMANDS, INPUT_KEYS, KEYS
+from continualcode.protocols import Renderer
+from continualcode.tools.workspace import Workspace
+
+_COMMAND = re.compile(r"/[a-z?]*")
+
+
+def is_command(text: str) -> bool:
+    """A slash and one word; `/etc/hosts is wrong` is a request."""
+    return _COMMAND.fullmatch(text) is not None
+
+
+class Commands:
+    """Runs what `is_command` recognises, `/quit` excepted, which belongs to the frontend."""
+
+    def __init__(self, console: Console, workspace: Workspace, remember: Remember, renderer: Renderer | None) -> None:
+        self._console, self._workspace = console, workspace
+        self._remember, self._renderer = remember, renderer
+
+    async def run(self, command: str, agent: Agent) -> None:
+        match command:
+            case "/help" | "/?":
+                self._help()
+            case "/clear":
+                agent.clear()
+                self._say("a new conversation; what was learned stays")
+            case "/metrics":
+                self._metrics(agent)
+            case "/undo":
+                await self._undo(agent)
+            case "/forget":
+                self._remember.forget()
+                self._say("every call is asked about again")
+            case _:
+                close = get_close_matches(command, COMMANDS, n=1)
+                hint = f", did you mean {close[0]}?" if close else ""
+                self._say(f"no command {visible(command)}{hint} There are: {' '.join(COMMANDS)}", "yellow")
+
+    def _help(self) -> None:
+        for title, entries in (("commands", COMMANDS), ("when asked about a call", KEYS), ("input", INPUT_KEYS)):
+            self._console.print(Text(title, style="bold"))
+            self._console.print(_two_columns(entries))
+
+    def _metrics(self, agent: Agent) -> None:
+        if agent.reports:
+            self._console.print(metrics_table(agent.reports))
+            last = agent.reports[-1]
+            if self._renderer is not None and last.views:
+                self._say("the last rejected reply; red: the teacher would have said it less, green: more")
+                self._console.print(heat_map(last, self._renderer))
+        else:
+            self._say("nothing has been learned in this session yet: deny a call with a reason")
+        if agent.pending:
+            self._say(f"{counted(len(agent.pending), 'correction')} waiting to go along with the next")
+
+    async def _undo(self, agent: Agent) -> None:
+        try:
+            undone = await asyncio.to_thread(self._workspace.undo)
+        except WorkspaceError as error:
+            self._say(str(error), "yellow")
+            return
+        if undone is None:
+            self._say("there is no change to take back")
+            return
+        agent.note(f"The user took back your last change: {undone}.")
+        self._say(undone)
+
+    def _say(self, text: str, style: str = "dim") -> None:
+        self._console.print(Text(visible(text), style=style))
+
+
+def _two_columns(entries: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, meaning in entries.items():
+        table.add_row(Text(f"  {name}"), Text(meaning))
+    return table

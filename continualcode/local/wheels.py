@@ -16,12 +16,12 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from http.client import HTTPResponse
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TypeAlias
 from urllib.error import URLError
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
-from urllib.response import addinfourl
 
 from continualcode.errors import BackendError, BackendUnavailableError
 
@@ -73,7 +73,7 @@ def fetch_from_index(wheel: Wheel, folder: Path, progress: Progress, environ: Ma
     target = folder / wheel.filename
     try:
         with _open(page_url, environ, accept=_ACCEPT) as page:
-            links = _links(page.read(), page.headers.get_content_type(), page.url)
+            links = _links(page.read(), page.headers.get_content_type(), page.geturl())
         if wheel.filename not in links:
             raise BackendUnavailableError(f"{page_url} lists {len(links)} files, but not {wheel.filename}")
         with _open(links[wheel.filename], environ) as source, target.open("wb") as sink:
@@ -137,7 +137,7 @@ def _pip_progress_bar() -> str:
     return "raw" if (major, minor) >= (24, 1) else "off"
 
 
-def _open(url: str, environ: Mapping[str, str], accept: str = "*/*") -> addinfourl:
+def _open(url: str, environ: Mapping[str, str], accept: str = "*/*") -> HTTPResponse:
     parts = urlsplit(url)
     headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "continualcode"}
     if parts.username is not None:
@@ -148,7 +148,7 @@ def _open(url: str, environ: Mapping[str, str], accept: str = "*/*") -> addinfou
     context = ssl.create_default_context(cafile=certificates)
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
     answer = opener.open(urllib.request.Request(url, headers=headers), timeout=IDLE_SECONDS)
-    assert isinstance(answer, addinfourl)
+    assert isinstance(answer, HTTPResponse)
     return answer
 
 
@@ -171,7 +171,7 @@ class _Anchors(HTMLParser):
         self.hrefs += [value for name, value in attrs if tag == "a" and name == "href" and value]
 
 
-def _copy(source: IO[bytes] | addinfourl, sink: IO[bytes], total: int, at: Callable[[int, int], None]) -> None:
+def _copy(source: IO[bytes] | HTTPResponse, sink: IO[bytes], total: int, at: Callable[[int, int], None]) -> None:
     done = 0
     while chunk := source.read(CHUNK):
         sink.write(chunk)

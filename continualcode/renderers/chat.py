@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby, takewhile
 
@@ -42,7 +42,7 @@ class ChatTemplateRenderer:
         call_id = family.call_id("qzcall", 0)
         self._abilities = probe(self._template, family.arguments({"qzv": "qzw"}), call_id)
         self._dialogue = Dialogue(family, self._abilities)
-        self._stop = _stop_ids(tokenizer)
+        self._stop = _stop_ids(tokenizer, self._abilities.ending)
         self._added = {index: token for index, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
         control = [str(token) for token in self._added.values()]
         self._literal = Literal(control, own=[str(token) for token in self._added.values() if token.special])
@@ -89,10 +89,13 @@ class ChatTemplateRenderer:
         return self._decode([token])
 
     def _templated(self, message: Message) -> str | None:
-        """What the template writes for this message where it asks for one; None if that is not all of the message."""
-        question = Message("user", "?")
+        """What the template writes for this message where it asks for one; None if that is not all of the message.
+
+        A call is seen with a result behind it, as in every later prompt: Qwen 3 treats a last message differently.
+        """
+        question, result = Message("user", "?"), Message("tool", "", tool="?")
         before, _ = self._dialogue.write(Conversation((question,)))
-        after, _ = self._dialogue.write(Conversation((question, message)))
+        after, _ = self._dialogue.write(Conversation((question, message, *[result for _ in message.calls])))
         asked = self._template.render(before, ask=True)
         told = self._template.render(after, ask=False)
         if not told.startswith(asked):
@@ -120,11 +123,12 @@ class ChatTemplateRenderer:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _stop_ids(tokenizer: Tokenizer) -> Tokens:
+def _stop_ids(tokenizer: Tokenizer, ending: str) -> Tokens:
+    """The token that the template puts behind an answer, the tokenizer's own, and the known ones of its vocabulary."""
     ids = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
-    known = [ids[text] for text in ENDINGS if text in ids]
-    own: Iterable[int] = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    stop = tuple(dict.fromkeys((*own, *known)))
+    behind = [ids[text] for text in ids if text.strip() and ending.lstrip().startswith(text)]
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    stop = tuple(dict.fromkeys((*behind, *own, *(ids[text] for text in ENDINGS if text in ids))))
     if not stop:
         raise ConfigError(
             f"this tokenizer has no end-of-turn token: eos_token is unset, and none of {', '.join(ENDINGS)}"

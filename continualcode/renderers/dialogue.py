@@ -85,7 +85,7 @@ class Dialogue:
             if message.calls:
                 calls = [self._call(call, count + index) for index, call in enumerate(message.calls)]
                 count, open_ids = count + len(calls), [call["id"] for call in calls]
-                entry |= {"content": message.content or None, "tool_calls": calls}
+                entry["tool_calls"] = calls
             written.append(entry)
         return written
 

@@ -72,13 +72,13 @@ _ALL = (
     Family("qwen3-coder", Tagged(XmlFunctions()), re.compile("<function="), _names(r"qwen3-coder|qwen3\.\d")),
     Family(
         "llama-3",
-        Tagged(BareJson()),
+        Tagged(BareJson("parameters")),
         re.compile(r"<\|start_header_id\|>[\s\S]*\"parameters\": "),
         _names(r"\A(?!.*hermes).*llama-?3"),
         one_call=True,
     ),
     Family("hermes", Tagged(Hermes()), re.compile(r"\A(?![\s\S]*<arg_key>)[\s\S]*<tool_call>"), _names("hermes|qwen")),
-    Family("json", Tagged(BareJson(anywhere=True, key="arguments")), _never(), _never()),
+    Family("json", Tagged(BareJson()), _never(), _never()),
 )
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
 

@@ -102,25 +102,25 @@ _END_PARAMETER = re.compile(r"\n?</parameter>(?=\s*(?:<parameter=|</function>))"
 
 @dataclass(frozen=True, slots=True)
 class BareJson:
-    """A JSON object with a name and arguments, with no tag around it.
+    """A JSON object with a name and arguments and no closing tag: Llama 3 (`key` "parameters"), and the fallback.
 
-    `anywhere`: at the start of a line, in a code fence or behind a tag (the plain fallback); else the whole reply is calls, after
-    an optional <|python_tag|>, several separated by ";" (Llama 3). JSON without both keys is an answer, not a call.
+    It begins a line or a code fence, or follows <|python_tag|> or Mistral's [TOOL_CALLS]; ";" or "," separates several.
+    JSON without both keys is an answer, not a call.
     """
 
-    anywhere: bool = False
-    key: str = "parameters"
-
-    @property
-    def opening(self) -> re.Pattern[str]:
-        return _JSON_ANYWHERE if self.anywhere else _JSON_REPLY
+    key: str = "arguments"
+    opening: re.Pattern[str] = re.compile(
+        r"(?P<tag><\|python_tag\|>|\[TOOL_CALLS\]\s*\[?)|(?P<fence>```(?:json|tool_call)?[ \t]*\n\s*)(?=\{)"
+        r"|(?:^|(?<=[;,])|(?<=</think>))[ \t]*(?=\{)",
+        re.MULTILINE,
+    )
 
     @property
     def example(self) -> str:
         return f'{{"name": ..., "{self.key}": {{...}}}}'
 
     def take(self, text: str, opening: re.Match[str]) -> Taken:
-        sure = "python_tag" in opening.group()
+        sure = opening["tag"] is not None
         try:
             value, end = read_json(text, opening.end())
         except MalformedCallError:
@@ -131,17 +131,15 @@ class BareJson:
             return (), end
         with _resuming(end):
             found = call_from_object(value)
-        return (found,), _optional(text, end, "```" if "```" in opening.group() else ";")
+        trailing = ["```"] if opening["fence"] else [";", ",", "]"]
+        return (found,), max(_optional(text, end, tag) for tag in trailing)
 
     def write_calls(self, calls: tuple[ToolCall, ...]) -> str:
-        separator = "\n" if self.anywhere else "; "
-        return separator.join(
+        return "; ".join(
             f'{{"name": {json.dumps(c.name, ensure_ascii=False)}, "{self.key}": {arguments_json(c)}}}' for c in calls
         )
 
 
-_JSON_REPLY = re.compile(r"<\|python_tag\|>|(?:\A|(?<=[;}])|(?<=</think>))\s*(?=\{)")
-_JSON_ANYWHERE = re.compile(r"```(?:json|tool_call)?[ \t]*\n\s*(?=\{)|(?:^|(?<=[\]>]))[ \t]*(?=\{)", re.MULTILINE)
 _LIKE_A_CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"[^"]*"\s*,\s*"(?:arguments|parameters)"\s*:')
 
 

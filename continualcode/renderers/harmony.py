@@ -25,7 +25,8 @@ class _Parts:
 class Harmony:
     """`<|channel|>CHANNEL to=functions.NAME<|message|>...`: analysis is thinking; commentary and final are text.
 
-    The prompt ends in `<|start|>assistant`, so the first message of a reply has no start of its own.
+    The prompt ends in `<|start|>assistant`, so the first message of a reply has no start of its own. Well-formed
+    replies are read as the openai-harmony library reads them, which fetches a vocabulary first and refuses the rest.
     """
 
     example: str = "<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{...}<|call|>"
@@ -37,7 +38,7 @@ class Harmony:
             try:
                 if marker:
                     self._message(header, body, parts)
-                elif "<|channel|>" in header or _RECIPIENT.search(header):
+                elif _HEADER.match(header):
                     raise MalformedCallError(f"a message header ends in <|message|>, found {header[:60]!r} without")
                 else:
                     parts.text.append(header)
@@ -79,6 +80,7 @@ class Harmony:
         return call(name, value)
 
 
-_MESSAGE_END = re.compile(r"(?:<\|end\|>|<\|call\|>|<\|return\|>)\s*(?:<\|start\|>\w*)?|<\|start\|>\w*")
+_MESSAGE_END = re.compile(r"(?:<\|end\|>|<\|call\|>|<\|return\|>)\s*")
 _CHANNEL = re.compile(r"<\|channel\|>\s*([^\s<]*)")
+_HEADER = re.compile(r"\s*(?:<\|start\|>|<\|channel\|>|to=)")
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")

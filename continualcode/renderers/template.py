@@ -68,6 +68,8 @@ class Abilities:
     """What stands between a request and where the assistant begins to write."""
     opens_after_results: bool
     """The same stands there when the conversation ends in a tool's result."""
+    ending: str
+    """What stands behind an answer."""
 
     @property
     def opens_thinking(self) -> bool:
@@ -75,9 +77,12 @@ class Abilities:
 
 
 def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
-    """`arguments` is what the template takes for {"qzv": "qzw"}: the mapping itself or its JSON."""
+    """`arguments` is what the template takes for {"qzv": "qzw"}: the mapping itself or its JSON.
+
+    Raises ConfigError when the template does not show even one message of text.
+    """
     call = {"id": call_id, "type": "function", "function": {"name": "qzcall", "arguments": arguments}}
-    calling: list[Mapping[str, Any]] = [_USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    calling: list[Mapping[str, Any]] = [_USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
     saying: list[Mapping[str, Any]] = [_USER, {"role": "assistant", "content": "qzsaid", "tool_calls": [call]}]
     result = {"role": "tool", "content": "qzresult", "name": "qzcall", "tool_call_id": call_id}
 
@@ -85,6 +90,10 @@ def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
         text = _attempt(lambda: template.render(messages, tools, ask=False))
         return text is not None and all(each in text for each in wanted)
 
+    if not has([_USER, _ANSWER], "qzuser", "qzanswer"):
+        raise ConfigError(
+            "this tokenizer's chat template does not show messages of plain text; set another chat_template"
+        )
     thought = {"thinking": "qzthought", "reasoning_content": "qzthought"}
     writes = has(calling, "qzcall", "qzv", "qzw")
     return Abilities(
@@ -99,6 +108,7 @@ def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
         takes_repeats=has([_USER, _USER, _ANSWER, _ANSWER], "qzuser", "qzanswer"),
         opening=(opening := _opening(template)),
         opens_after_results=(_attempt(lambda: template.render([*calling, result], ask=True)) or "").endswith(opening),
+        ending=template.render([_USER, _ANSWER], ask=False).partition("qzanswer")[2],
     )
 
 

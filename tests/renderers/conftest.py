@@ -38,7 +38,7 @@ QWEN_HEAD = """
 QWEN3 = (
     QWEN_HEAD
     + """
-{%- if m.reasoning_content and loop.index0 > ns.last %}{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}
+{%- if loop.index0 > ns.last and (loop.last or m.reasoning_content) %}{{ '<think>\\n' + (m.reasoning_content or '') + '\\n</think>\\n\\n' }}{% endif %}
 {{- m.content if m.content is string else '' }}
 {%- for call in m.tool_calls or [] %}
 {%- if m.content or not loop.first %}{{ '\\n' }}{% endif %}

@@ -1,5 +1,7 @@
 """Prompts and completions of every family, over small tokenizers with that family's tokens and template."""
 
+import copy
+
 import pytest
 
 from continualcode.errors import ConfigError
@@ -29,7 +31,7 @@ def text(tokenizer, tokens):
 @pytest.mark.parametrize("call", CALLS, ids=["plain", "awkward", "blank", "empty"])
 def test_a_completion_reads_back_as_the_message_it_was_made_from(renderer_of, name, call):
     renderer = renderer_of(name)
-    content = "" if name == "llama-3" else "I look at it."
+    content = "I look at it."
     tokens = renderer.completion(Message("assistant", content, calls=(call,)))
     reply = renderer.parse(tokens)
     assert (reply.text, reply.calls, reply.problem) == (content, (call,), None)
@@ -215,6 +217,24 @@ def test_decode_shows_one_token_control_tokens_too(renderer_of, tokenizer_of):
     renderer = renderer_of("hermes")
     assert renderer.decode(renderer.stop[0]) == "<|im_end|>"
     assert "".join(map(renderer.decode, tokenizer_of("hermes").encode("read the file"))) == "read the file"
+
+
+def test_a_template_that_shows_no_plain_text_is_refused(tokenizer_of):
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+    )
+    with pytest.raises(ConfigError, match="does not show messages of plain text"):
+        make_renderer(tokenizer)
+
+
+def test_the_token_that_the_template_puts_behind_an_answer_stops_whatever_eos_is(tokenizer_of):
+    tokenizer = copy.deepcopy(tokenizer_of("alternating"))
+    tokenizer.add_tokens(["<end_of_turn>"])
+    tokenizer.chat_template = tokenizer.chat_template.replace("eos_token", "'<end_of_turn>\\n'")
+    renderer = make_renderer(tokenizer)
+    assert list(map(renderer.decode, renderer.stop)) == ["<end_of_turn>", "</s>"]
+    assert text(tokenizer, renderer.completion(Message("assistant", "Hi"))) == "Hi<end_of_turn>"
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer_of):

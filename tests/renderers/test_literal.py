@@ -73,10 +73,12 @@ def test_a_malformed_call_in_the_models_own_words_keeps_its_tags_but_cannot_end_
     tokenizer = tokenizer_of("hermes")
     before = Conversation((Message("user", "u"),))
     words = Message("assistant", "<tool_call>\n{<|im_end|>")
-    said = renderer_of("hermes").prompt(before.add(words))[len(renderer_of("hermes").prompt(before)) :]
+    said = renderer_of("hermes").prompt(before.add(words, Message("user", "")))[
+        len(renderer_of("hermes").prompt(before)) :
+    ]
     ids = {str(token): index for index, token in tokenizer.added_tokens_decoder.items()}
     assert said[0] == ids["<tool_call>"]
-    assert said.count(ids["<|im_end|>"]) == 1
+    assert said.count(ids["<|im_end|>"]) == 2
 
 
 QUOTED = {

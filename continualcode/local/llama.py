@@ -1,0 +1,271 @@
+"""A lean forward for models of Llama's shape (Llama, Mistral, Qwen2, Qwen3); knows nothing of sampling or losses.
+
+One function serves sampling, scoring and training. Against transformers' own it fuses the matrices that read the
+same input, keeps LoRA apart so that any number of frozen snapshots share one base, and in the last layer computes
+queries, MLP and head only where they are asked for.
+
+B sequences, N new tokens, S tokens in all, W wanted positions, H query heads, K key heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from continualcode.local.linear import Linear, row_of
+from continualcode.local.lora import Group, Part, Slot, Weights
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+
+Read = Callable[[str], Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    input_norm: Tensor
+    qkv: Linear
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    o: Linear
+    mlp_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class LlamaCache:
+    """Keys and values [layers, 2, B, K, room, D] in one tensor, which grows by half when it is full."""
+
+    def __init__(self, network: Llama, batch: int, room: int) -> None:
+        shape = (network.layers_count, 2, batch, network.key_heads, room, network.head_size)
+        self._data = torch.empty(shape, dtype=network.dtype, device=network.device)
+        self._network = network
+        self.length = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    def fork(self, length: int, room: int) -> LlamaCache:
+        cache = LlamaCache(self._network, self._data.shape[2], max(room, length))
+        cache._data[..., :length, :] = self._data[..., :length, :]
+        cache.length = length
+        return cache
+
+    def repeat(self, count: int) -> LlamaCache:
+        cache = LlamaCache(self._network, count, self._data.shape[4])
+        cache._data[..., : self.length, :] = self._data[..., : self.length, :]
+        cache.length = self.length
+        return cache
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._data = self._data[:, :, list(rows)].contiguous()
+
+    def reserve(self, new: int) -> None:
+        if self.length + new > self._data.shape[4]:
+            self._data = self.fork(self.length, (self.length + new) * 3 // 2 + 64)._data
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes [B, K, N, D] behind what is there; returns all [B, K, S, D]. `length` moves on in `commit`."""
+        data = self._data[layer]
+        end = self.length + keys.shape[2]
+        data[0, :, :, self.length : end] = keys
+        data[1, :, :, self.length : end] = values
+        return data[0, :, :, :end], data[1, :, :, :end]
+
+    def commit(self, new: int) -> None:
+        self.length += new
+
+
+class Llama:
+    """The network. `read_tensor` gives base tensors by transformers' names, on their device and in their dtype."""
+
+    def __init__(self, config: Any, read_tensor: Read, *, quantize: bool = False) -> None:
+        self.config = config
+        heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+        self._query_rows, self._key_rows = heads * self.head_size, self.key_heads * self.head_size
+        self.layers_count: int = config.num_hidden_layers
+        self._embedding = _required(read_tensor, "model.embed_tokens.weight")
+        self.dtype, self.device = self._embedding.dtype, self._embedding.device
+        self._layers = [self._load(f"model.layers.{i}", read_tensor, quantize) for i in range(self.layers_count)]
+        self._norm = _required(read_tensor, "model.norm.weight")
+        self._tied = bool(config.tie_word_embeddings)
+        head = self._embedding if self._tied else _required(read_tensor, "lm_head.weight")
+        self._head = Linear(head, None, quantize=quantize)
+        self._rope: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self.groups = self._groups()
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self._embedding.shape[0])
+
+    @property
+    def context_length(self) -> int:
+        return int(self.config.max_position_embeddings)
+
+    def new_cache(self, room: int) -> LlamaCache:
+        return LlamaCache(self, 1, room)
+
+    def read(self, weights: Weights | None, tokens_BN: Tensor, cache: Any, wanted: Tensor) -> Tensor:
+        """Features [B, W, hidden] before the head; see Network.read."""
+        start, new = (cache.length if cache else 0), tokens_BN.shape[1]
+        if cache is not None:
+            cache.reserve(new)
+        rope = self._rope_at(start, start + new)
+        every = torch.arange(new, device=self.device)
+        x = F.embedding(tokens_BN, self._embedding)
+        for index, layer in enumerate(self._layers):
+            rows = wanted if index == self.layers_count - 1 and len(wanted) < new else every
+            x = self._block(index, layer, weights, x, rope, cache, rows, start)
+        if cache is not None:
+            cache.commit(new)
+        if x.shape[1] != len(wanted):
+            x = x[:, wanted]
+        return self._rms(x, self._norm)
+
+    def logits(self, weights: Weights | None, features: Tensor) -> Tensor:
+        part = weights.parts[-1] if weights is not None and not self._tied else None
+        return self._head(features, part).float()
+
+    def _block(
+        self,
+        index: int,
+        layer: _Layer,
+        weights: Weights | None,
+        x: Tensor,
+        rope: Any,
+        cache: Any,
+        rows: Tensor,
+        start: int,
+    ) -> Tensor:
+        parts = weights.parts[4 * index : 4 * index + 4] if weights is not None else (None,) * 4
+        partial = len(rows) < x.shape[1]
+        normed = self._rms(x, layer.input_norm)
+        q, k, v = self._qkv(layer, parts[0], normed, rows, partial)
+        cos, sin = rope
+        q = _rotate(q, cos[rows], sin[rows]) if partial else _rotate(q, cos, sin)
+        k = _rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.append(index, k, v)
+        x = (x[:, rows] if partial else x) + layer.o(_attend(q, k, v, rows, start, partial), parts[1])
+        gate, up = layer.gate_up(self._rms(x, layer.mlp_norm), parts[2]).chunk(2, -1)
+        return x + layer.down(F.silu(gate) * up, parts[3])
+
+    def _qkv(
+        self, layer: _Layer, part: Part | None, x: Tensor, rows: Tensor, partial: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows' queries [B, H, W, D] and all keys and values [B, K, N, D], before rope."""
+        if partial:
+            q = layer.qkv.rows(0, self._query_rows)(x[:, rows], _cut(part, 0, self._query_rows))
+            end = self._query_rows + 2 * self._key_rows
+            k, v = layer.qkv.rows(self._query_rows, end)(x, _cut(part, self._query_rows, end)).chunk(2, -1)
+        else:
+            q, k, v = torch.split(layer.qkv(x, part), [self._query_rows, self._key_rows, self._key_rows], -1)
+        q, k, v = (t.reshape(*t.shape[:2], -1, self.head_size) for t in (q, k, v))
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = self._rms(q, layer.q_norm), self._rms(k, layer.k_norm)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
+        return weight * F.rms_norm(x.float(), weight.shape, None, self.config.rms_norm_eps).to(x.dtype)
+
+    def _rope_at(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        if self._rope[0].shape[0] < end:
+            from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+            positions = torch.arange(max(256, end * 3 // 2), device=self.device)[None]
+            cos, sin = LlamaRotaryEmbedding(self.config).to(self.device)(self._embedding[:1], positions)
+            self._rope = cos[0], sin[0]
+        return self._rope[0][start:end], self._rope[1][start:end]
+
+    def _load(self, prefix: str, read: Read, quantize: bool) -> _Layer:
+        def fused(*names: str) -> Linear:
+            weights = [_required(read, f"{prefix}.{name}.weight") for name in names]
+            biases = [bias for name in names if (bias := read(f"{prefix}.{name}.bias")) is not None]
+            if len(names) == 1:
+                return Linear(weights[0], biases[0] if biases else None, quantize=quantize)
+            return Linear(torch.cat(weights), torch.cat(biases) if biases else None, quantize=quantize)
+
+        return _Layer(
+            input_norm=_required(read, f"{prefix}.input_layernorm.weight"),
+            qkv=fused("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            q_norm=read(f"{prefix}.self_attn.q_norm.weight"),
+            k_norm=read(f"{prefix}.self_attn.k_norm.weight"),
+            o=fused("self_attn.o_proj"),
+            mlp_norm=_required(read, f"{prefix}.post_attention_layernorm.weight"),
+            gate_up=fused("mlp.gate_proj", "mlp.up_proj"),
+            down=fused("mlp.down_proj"),
+        )
+
+    def _groups(self) -> tuple[Group, ...]:
+        hidden, inner = self.config.hidden_size, self.config.intermediate_size
+        q, k = self._query_rows, self._key_rows
+        groups: list[Group] = []
+        for index in range(self.layers_count):
+            attention, mlp = f"model.layers.{index}.self_attn", f"model.layers.{index}.mlp"
+            groups += [
+                (
+                    Slot(f"{attention}.q_proj", hidden, q),
+                    Slot(f"{attention}.k_proj", hidden, k, q),
+                    Slot(f"{attention}.v_proj", hidden, k, q + k),
+                ),
+                (Slot(f"{attention}.o_proj", q, hidden),),
+                (Slot(f"{mlp}.gate_proj", hidden, inner), Slot(f"{mlp}.up_proj", hidden, inner, inner)),
+                (Slot(f"{mlp}.down_proj", inner, hidden),),
+            ]
+        if not self._tied:
+            groups.append((Slot("lm_head", hidden, self.vocabulary),))
+        return tuple(groups)
+
+
+def fits(config: Any) -> bool:
+    """Whether this forward computes exactly what transformers does for this configuration."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    sliding = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    layer_types = set(getattr(config, "layer_types", None) or ("full_attention",))
+    return (
+        config.model_type in FAMILIES
+        and config.hidden_act == "silu"
+        and not sliding
+        and layer_types == {"full_attention"}
+        and rope.get("rope_type", "default") in _STATIC_ROPE
+        and rope.get("partial_rotary_factor", 1.0) == 1.0
+    )
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, start: int, partial: bool) -> Tensor:
+    """Causal attention of queries at positions start + rows over keys at 0..S; [B, W, H * D]."""
+    batch, heads, queries, size = q.shape
+    keys = k.shape[1]
+    if queries == 1 and int(rows[0]) + start == k.shape[2] - 1:
+        out = F.scaled_dot_product_attention(q.reshape(batch, keys, heads // keys, size), k, v)
+        return out.reshape(batch, 1, heads * size)
+    whole = start == 0 and not partial
+    mask = None if whole else torch.arange(k.shape[2], device=q.device) <= (rows + start)[:, None]
+    k, v = (t.repeat_interleave(heads // keys, 1) if heads != keys else t for t in (k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return out.transpose(1, 2).reshape(batch, queries, heads * size)
+
+
+def _cut(part: Part | None, first: int, end: int) -> Part | None:
+    return row_of(part, first, end) if part is not None else None
+
+
+def _required(read: Read, name: str) -> Tensor:
+    tensor = read(name)
+    if tensor is None:
+        raise KeyError(name)
+    return tensor

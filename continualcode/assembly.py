@@ -1,0 +1,249 @@
+"""Puts an agent together from a Config: the one place that knows all the parts, and none of their insides.
+
+agent = await assemble(Config(workspace="."), gates=[MyGate()])
+async for event in agent.run("fix the failing test"):
+    print(event)
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pluggy import PluginManager
+
+from continualcode.agent import Agent
+from continualcode.approval import Remember
+from continualcode.checkpoint import SaveEvery
+from continualcode.config import Config
+from continualcode.errors import PluginError
+from continualcode.hookspecs import Connection, Progress, Surroundings
+from continualcode.plugins import BUILT_IN, listed, load_plugins, observer, owned_twice, selected
+from continualcode.policy import Policy
+from continualcode.prompts import SYSTEM_PROMPT
+from continualcode.protocols import ApprovalGate, Backend, Critic, Frontend, Learner, Renderer, Tool
+from continualcode.sdpo import SDPOConfig, SDPOTrainer
+from continualcode.tools import ToolRegistry, Workspace, tool
+from continualcode.types import Capabilities, Sampling
+
+CALLER = "the caller"
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What the caller adds to what Config and plug-ins say."""
+
+    gates: Sequence[ApprovalGate] = ()
+    tools: Sequence[Tool | Callable[..., object]] = ()
+    critics: Sequence[Critic] = ()
+    learner: Learner | None = None
+    """Instead of an SDPOTrainer on the backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """An agent with everything that belongs to it. `close` it, or use it as an async context manager."""
+
+    agent: Agent
+    config: Config
+    workspace: Workspace
+    backend: Backend
+    frontend: Frontend | None
+    notes: tuple[str, ...]
+    """What a person should know first, a line each."""
+    saver: SaveEvery | None
+    """None when nothing is trained."""
+    disconnect: Callable[[], Awaitable[None]]
+
+    async def close(self) -> str | None:
+        """Saves what was learned and not saved yet, then leaves the backend. Returns the path that
+        `load_checkpoint_path` takes, or None when nothing was learned. Raises BackendError when it cannot be saved."""
+        await self.agent.settle()
+        try:
+            return await self.saver.close() if self.saver is not None else None
+        finally:
+            await self.disconnect()
+
+    async def __aenter__(self) -> Assembly:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+
+async def assemble(
+    config: Config | None = None,
+    *,
+    gates: Sequence[ApprovalGate] = (),
+    tools: Sequence[Tool | Callable[..., object]] = (),
+    learner: Learner | None = None,
+    critics: Sequence[Critic] = (),
+    plugins: Sequence[object] = (),
+) -> Agent:
+    """An agent for other programs to drive; no frontend is made, so what no gate decides on is denied.
+
+    Args:
+        config: default Config(), which reads the environment and the files named in continualcode.config.
+        gates: asked first.
+        tools: besides the standard ones and those of plug-ins.
+        learner: instead of an SDPOTrainer; it is still saved after every `save_every` steps.
+        critics: judge approved calls by their results.
+        plugins: besides the installed ones.
+
+    Raises ConfigError, PluginError, or BackendError when the model cannot be reached. Weights are saved after every
+    `save_every` steps; a program that also wants the rest saved at its end uses `build`.
+    """
+    additions = Additions(gates, tools, critics, learner)
+    return (await build(config or Config(), load_plugins(*plugins), additions)).agent
+
+
+async def build(
+    config: Config,
+    plugins: PluginManager,
+    additions: Additions = Additions(),
+    *,
+    with_frontend: bool = False,
+    progress: Progress = lambda doing: None,
+) -> Assembly:
+    """An agent and all that belongs to it; `progress` is told what is waited for."""
+    _check_names(config, plugins, with_frontend)
+    workspace = Workspace(config.workspace)
+    prepared = _Prepared(
+        workspace,
+        _tools(config, plugins, workspace, additions.tools),
+        (*additions.gates, *(gate for _, gate in listed(plugins, "register_gates", config=config))),
+    )
+    connection: Connection = await selected(plugins, "register_backends", config.backend)(config, progress)
+    try:
+        return _joined(config, plugins, additions, prepared, connection, with_frontend)
+    except BaseException:
+        await connection.close()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What can be had, and can fail, before the model is waited for."""
+
+    workspace: Workspace
+    tools: ToolRegistry
+    gates: tuple[ApprovalGate, ...]
+
+
+def _joined(
+    config: Config,
+    plugins: PluginManager,
+    additions: Additions,
+    prepared: _Prepared,
+    connection: Connection,
+    with_frontend: bool,
+) -> Assembly:
+    renderer = selected(plugins, "register_renderers", config.renderer)(connection.tokenizer, config.model_name)
+    trained = _training(config, plugins, connection, renderer, additions.learner)
+    notes = (*_opening(config), *connection.notes, *trained.notes)
+    remember = Remember()
+    frontend: Frontend | None = None
+    if with_frontend:
+        around = Surroundings(config, prepared.workspace, remember, renderer, "\n".join(notes), trained.save)
+        frontend = selected(plugins, "register_frontends", config.frontend)(around)
+    last = () if frontend is None else (frontend,)
+    agent = Agent(
+        Policy(connection.backend, renderer, _sampling(config, trained.topk)),
+        prepared.tools,
+        (*prepared.gates, remember, *last),
+        learner=trained.saver,
+        critics=(*additions.critics, *last),
+        observers=(observer(plugins),),
+        system=SYSTEM_PROMPT,
+    )
+    return Assembly(
+        agent, config, prepared.workspace, connection.backend, frontend, notes, trained.saver, connection.close
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """How corrections are learned, if they are."""
+
+    saver: SaveEvery | None
+    save: Callable[[], Awaitable[str]]
+    topk: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def _training(
+    config: Config, plugins: PluginManager, connection: Connection, renderer: Renderer, given: Learner | None
+) -> _Training:
+    backend, session = connection.backend, f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    if not config.enable_training:
+        return _Training(None, lambda: backend.save(session), notes=("enable_training=false: corrections only deny",))
+    learner, topk, notes = given, 0, backend.capabilities.notes
+    if learner is None:
+        settings, said = _distillation(config, backend.capabilities)
+        make_teacher = selected(plugins, "register_teachers", config.teacher_regularization)
+        teacher = make_teacher(backend, config.teacher_update_rate)
+        learner = trainer = SDPOTrainer(backend, renderer, settings, teacher=teacher)
+        topk, notes = trainer.topk or 0, (*notes, *said, *trainer.notes)
+    saver = SaveEvery(learner, backend, every=config.save_every, name=session, discard=connection.discard)
+    return _Training(saver, saver.save_now, topk, notes)
+
+
+def _distillation(config: Config, able: Capabilities) -> tuple[SDPOConfig, tuple[str, ...]]:
+    """What was asked for; where nobody asked, what this backend can do, announced."""
+    settings = SDPOConfig(
+        learning_rate=config.learning_rate,
+        alpha=config.alpha,
+        distillation_topk=config.distillation_topk,
+        distillation_add_tail=config.distillation_add_tail,
+        is_clip=config.is_clip,
+        teacher_regularization=config.teacher_regularization,
+        teacher_update_rate=config.teacher_update_rate,
+    )
+    if able.distillation_topk or config.chosen("alpha") or config.chosen("distillation_topk"):
+        return settings, ()
+    note = "distilling on the sampled token alone (alpha=1): this backend gives no candidate log-probabilities"
+    return replace(settings, alpha=1.0, distillation_topk=None), (note,)
+
+
+def _sampling(config: Config, topk: int) -> Sampling:
+    """The trainer's candidates come with every sample, so that they need not be asked for again."""
+    return Sampling(config.max_tokens, config.temperature, config.top_p, config.seed, candidates=topk)
+
+
+def _opening(config: Config) -> tuple[str, ...]:
+    notes: list[str] = []
+    if config.backend == "local" and not config.chosen("backend"):
+        notes.append(
+            "No TINKER_API_KEY, so this is the embedded model: it shows the loop; real work wants a larger one "
+            "(set TINKER_API_KEY, or base_url=..., or model_name=...)"
+        )
+    if config.load_checkpoint_path is not None:
+        notes.append(f"going on from {config.load_checkpoint_path}")
+    return tuple(notes)
+
+
+def _check_names(config: Config, plugins: PluginManager, with_frontend: bool) -> None:
+    """Misspelt names are told before anything is loaded."""
+    selected(plugins, "register_backends", config.backend)
+    selected(plugins, "register_renderers", config.renderer)
+    selected(plugins, "register_teachers", config.teacher_regularization)
+    if with_frontend:
+        selected(plugins, "register_frontends", config.frontend)
+
+
+def _tools(
+    config: Config, plugins: PluginManager, workspace: Workspace, given: Sequence[Tool | Callable[..., object]]
+) -> ToolRegistry:
+    """The built-ins' first, then those of plug-ins, then the caller's. Raises PluginError when two have one name."""
+    offered = listed(plugins, "register_tools", config=config, workspace=workspace)
+    ranked = [*sorted(offered, key=lambda pair: pair[0] != BUILT_IN), *((CALLER, item) for item in given)]
+    made: dict[str, Tool] = {}
+    owners: dict[str, str] = {}
+    for owner, item in ranked:
+        each = item if isinstance(item, Tool) else tool(item)
+        if (name := each.spec.name) in owners:
+            raise PluginError(owned_twice(f"tool '{name}'", owner, owners[name]))
+        made[name], owners[name] = each, owner
+    return ToolRegistry(made.values())

@@ -1,0 +1,166 @@
+"""What continualcode itself adds, through the same hooks as any plug-in. Imports what is heavy only when it is chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from continualcode.approval import ReadOnly
+from continualcode.config import Config
+from continualcode.errors import ConfigError
+from continualcode.hookspecs import (
+    BackendFactory,
+    Connection,
+    FrontendFactory,
+    Progress,
+    RendererFactory,
+    Surroundings,
+    TeacherFactory,
+    hookimpl,
+)
+from continualcode.protocols import ApprovalGate, Frontend, Renderer, Tool
+from continualcode.sdpo import TEACHERS
+from continualcode.tools import Workspace, standard_tools
+
+KEYLESS = "tml-no-key-needed"
+"""The Tinker client insists on a key; a server of one's own usually wants none."""
+
+
+@hookimpl
+def register_tools(workspace: Workspace) -> list[Tool]:
+    return standard_tools(workspace)
+
+
+@hookimpl
+def register_gates(config: Config) -> list[ApprovalGate]:
+    return [ReadOnly()] if config.auto_approve_readonly else []
+
+
+@hookimpl
+def register_frontends() -> Mapping[str, FrontendFactory]:
+    return {"terminal": _terminal, "headless": _headless}
+
+
+@hookimpl
+def register_backends() -> Mapping[str, BackendFactory]:
+    return {"tinker": _tinker, "local": _local}
+
+
+@hookimpl
+def register_teachers() -> Mapping[str, TeacherFactory]:
+    return TEACHERS
+
+
+@hookimpl
+def register_renderers() -> Mapping[str, RendererFactory]:
+    from continualcode.renderers import FAMILIES
+
+    return {"auto": partial(_renderer, None), **{name: partial(_renderer, name) for name in FAMILIES}}
+
+
+def _renderer(family: str | None, tokenizer: Any, model_name: str) -> Renderer:
+    from continualcode.renderers import make_renderer
+
+    return make_renderer(tokenizer, model_name=model_name, family=family)
+
+
+def _terminal(around: Surroundings) -> Frontend:
+    from continualcode.frontends.terminal import Terminal
+
+    return Terminal(
+        workspace=around.workspace,
+        remember=around.remember,
+        renderer=around.renderer,
+        greeting=around.greeting,
+        prompt=around.config.prompt,
+        save=around.save,
+    )
+
+
+def _headless(around: Surroundings) -> Frontend:
+    from continualcode.frontends.headless import Headless
+
+    if around.config.prompt is not None:
+        raise ConfigError("frontend=headless reads its requests from stdin; leave prompt away")
+    return Headless()
+
+
+async def _tinker(config: Config, progress: Progress) -> Connection:
+    where = config.base_url or os.environ.get("TINKER_BASE_URL") or "hosted Tinker"
+    progress("loading the Tinker client")
+    service = await asyncio.to_thread(_tinker_service, config)
+    progress(f"connecting to {where}")
+    return await _connect(service, config, progress, notes=(f"{config.model_name} on {where}",))
+
+
+def _tinker_service(config: Config) -> Any:
+    import tinker
+
+    key = os.environ.get("TINKER_API_KEY") or KEYLESS
+    try:
+        return tinker.ServiceClient(base_url=config.base_url, api_key=key)
+    except (tinker.TinkerError, ValueError) as error:
+        raise ConfigError(f"the Tinker client cannot be made: {error}; is TINKER_API_KEY a key of yours?") from error
+
+
+async def _local(config: Config, progress: Progress) -> Connection:
+    progress("loading torch and transformers")
+    service = await asyncio.to_thread(_local_service, config, progress)
+    progress(f"loading {config.model_name}")
+    return await _connect(
+        service,
+        config,
+        progress,
+        notes=(f"{config.model_name}, embedded in this process",),
+        discard_below=_checkpoints(config),
+    )
+
+
+def _local_service(config: Config, progress: Progress) -> Any:
+    from continualcode.local import ServiceClient, pretrained
+
+    def told(doing: str, done: int, total: int) -> None:
+        progress(f"{doing} {done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else doing)
+
+    service = ServiceClient(state_dir=_checkpoints(config))
+    pretrained.resolve(config.model_name, progress=told)
+    return service
+
+
+async def _connect(
+    service: Any, config: Config, progress: Progress, *, notes: tuple[str, ...], discard_below: Path | None = None
+) -> Connection:
+    from continualcode.backends import TinkerBackend
+
+    backend = await TinkerBackend.connect(
+        service,
+        model_name=config.model_name,
+        lora_rank=config.lora_rank,
+        seed=config.seed,
+        load_checkpoint_path=config.load_checkpoint_path,
+    )
+    progress("loading the tokenizer")
+    tokenizer = await asyncio.to_thread(lambda: backend.tokenizer)
+
+    async def close() -> None:
+        await backend.close()
+        if discard_below is not None:
+            await asyncio.to_thread(service.close)
+
+    discard = partial(_remove, discard_below) if discard_below is not None else None
+    return Connection(backend, tokenizer, close, discard, notes)
+
+
+def _checkpoints(config: Config) -> Path:
+    return config.state_dir / "checkpoints"
+
+
+def _remove(below: Path, path: str) -> None:
+    """Removes a checkpoint's folder, and never anything that lies elsewhere."""
+    if Path(path).resolve().is_relative_to(below.resolve()):
+        shutil.rmtree(path)

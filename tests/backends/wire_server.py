@@ -66,8 +66,12 @@ class WireServer:
     def _serve(self):
         async def main():
             await self._uvicorn.serve(sockets=[self._socket])
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            for connection in list(self._uvicorn.server_state.connections):
+                connection.transport.abort()
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
                 task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
         asyncio.run(main())
 
@@ -117,7 +121,7 @@ class WireServer:
         return FLAGS
 
     async def session(self, _):
-        return {"type": "create_session", "session_id": "session-1"}
+        return {"type": "create_session", "session_id": f"session-{next(self._ids)}"}
 
     async def heartbeat(self, _):
         return {"type": "session_heartbeat"}

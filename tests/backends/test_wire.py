@@ -108,16 +108,16 @@ async def test_samplers_that_follow_the_weights_are_noticed_at_the_first_step_th
     assert backend.capabilities.frozen_snapshots, "nothing has been trained that could tell"
     await backend.train_step([EVERYWHERE], learning_rate=1e-6)
     assert backend.capabilities.frozen_snapshots, "too small a step to tell"
-    await backend.train_step([EVERYWHERE], learning_rate=0.5)
+    await backend.train_step([EVERYWHERE], learning_rate=5.0)
     assert not backend.capabilities.frozen_snapshots
     assert "follow the newest weights" in backend.capabilities.notes[-1]
 
 
 async def test_frozen_samplers_are_believed_after_a_step(connected):
     backend, server, _ = await connected()
-    await backend.train_step([EVERYWHERE], learning_rate=0.5)
+    await backend.train_step([EVERYWHERE], learning_rate=5.0)
     server.seen.clear()
-    await backend.train_step([EVERYWHERE], learning_rate=0.5)
+    await backend.train_step([EVERYWHERE], learning_rate=5.0)
     assert backend.capabilities.frozen_snapshots
     assert "asample" not in server.seen, "known, and not asked again"
 

@@ -195,11 +195,16 @@ Verdict: TypeAlias = Approve | Edit | Deny
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """A correction: this turn was wrong, because. A demonstration is the call that would have been right."""
+    """A correction: this turn was wrong, because.
+
+    It may carry what was right: the `resolution` is the model's own later proposal that was approved, the
+    `demonstration` a call that a person wrote.
+    """
 
     turn: Turn
     reason: str
     demonstration: ToolCall | None = None
+    resolution: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,6 +233,7 @@ class TokenView:
     teacher_T: Floats
     after_T: Floats
     """log-probability of each token after the step."""
+    kind: Literal["rejected", "approved"] = "rejected"
 
     @property
     def advantages_T(self) -> Floats:
@@ -250,11 +256,19 @@ class TrainReport:
     @property
     def logprob_before(self) -> float:
         """log-probability in nats of the whole rejected completions before the step, mean over lessons."""
-        return float(np.mean([view.student_T.sum() for view in self.views]))
+        return float(np.mean([view.student_T.sum() for view in self.rejected]))
 
     @property
     def logprob_after(self) -> float:
-        return float(np.mean([view.after_T.sum() for view in self.views]))
+        return float(np.mean([view.after_T.sum() for view in self.rejected]))
+
+    @property
+    def rejected(self) -> tuple[TokenView, ...]:
+        return tuple(view for view in self.views if view.kind == "rejected")
+
+    @property
+    def approved(self) -> tuple[TokenView, ...]:
+        return tuple(view for view in self.views if view.kind == "approved")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,14 @@ def test_an_example_whose_arrays_do_not_line_up_is_refused():
 
 def test_a_report_sums_the_rejected_tokens_and_averages_over_lessons():
     view = TokenView((1, 2), np.array([-1.0, -2.0]), np.array([-1.5, -0.5]), np.array([-3.0, -4.0]))
-    report = TrainReport(step=1, lessons=2, tokens=4, loss=0.0, seconds=0.0, views=(view, view))
+    report = TrainReport(
+        step=1,
+        lessons=2,
+        tokens=4,
+        loss=0.0,
+        seconds=0.0,
+        views=(view, view, replace(view, kind="approved", after_T=view.teacher_T)),
+    )
     assert (report.logprob_before, report.logprob_after) == (-3.0, -7.0)
+    assert len(report.approved) == 1
     np.testing.assert_allclose(view.advantages_T, [-0.5, 1.5])

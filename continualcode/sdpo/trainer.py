@@ -11,14 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from continualcode.errors import CapabilityError, ConfigError
 from continualcode.protocols import Backend, Renderer, Teacher
 from continualcode.sdpo.divergence import Distilled, distill_candidates, distill_sampled, importance_ratio
-from continualcode.sdpo.reprompt import DEFAULT_TEMPLATE, RepromptTemplate, teacher_context
+from continualcode.sdpo.reprompt import DEFAULT_TEMPLATE, RepromptTemplate
+from continualcode.sdpo.scoring import Scores, passages_of, score
 from continualcode.sdpo.teachers import TEACHERS
-from continualcode.types import Example, Floats, Ints, Lesson, Tokens, TokenView, TrainReport
+from continualcode.types import Example, Floats, Lesson, TokenView, TrainReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,109 +91,52 @@ class SDPOTrainer:
         they were, when the backend cannot do it; ConfigError for a completion not sampled at temperature 1.
         """
         started = time.perf_counter()
-        tasks = [task for lesson in lessons if (task := self._task_of(lesson)) is not None]
-        if not tasks:
+        passages = [p for lesson in lessons for p in passages_of(lesson, self.renderer, self.template)]
+        if not passages:
             return None
-        scored = await asyncio.gather(*(self._score(task) for task in tasks))
-        distilled = [self._distill(score) for score in scored]
-        total = sum(len(score.task.tokens) for score in scored)
-        examples = [_example(score, part, total) for score, part in zip(scored, distilled, strict=True)]
+        before = self.backend.sampler
+        scored = await asyncio.gather(*(score(passage, before, self.teacher, self.topk) for passage in passages))
+        parts = [self._distill(scores) for scores in scored]
+        total = sum(len(passage.tokens) for passage in passages)
+        examples = [_example(*pair, total) for pair in zip(scored, parts, strict=True)]
         metrics = await self.backend.train_step(examples, learning_rate=self.config.learning_rate)
         self.steps += 1
         await self.teacher.update()
         newest = self.backend.sampler
-        after = await asyncio.gather(*(newest.logprobs(task.prompt, task.tokens) for task in tasks))
-        loss = sum(
-            float((score.ratio_T * part.divergence_T).sum()) for score, part in zip(scored, distilled, strict=True)
-        )
+        after = await asyncio.gather(*(newest.logprobs(passage.prompt, passage.tokens) for passage in passages))
         return TrainReport(
             step=self.steps,
-            lessons=len(tasks),
+            lessons=sum(passage.kind == "rejected" for passage in passages),
             tokens=total,
-            loss=loss / total,
+            loss=sum(float(part.divergence_T.sum()) for part in parts) / total,
             seconds=time.perf_counter() - started,
-            views=tuple(
-                TokenView(s.task.tokens, s.student_T, s.teacher_T, after_T)
-                for s, after_T in zip(scored, after, strict=True)
-            ),
+            views=tuple(_view(scores, after_T) for scores, after_T in zip(scored, after, strict=True)),
             metrics=metrics,
         )
 
-    def _task_of(self, lesson: Lesson) -> _Task | None:
-        completion = lesson.turn.completion
-        if completion.temperature != 1.0:
-            raise ConfigError(
-                f"this completion was sampled at temperature {completion.temperature}; its tokens are not the policy's own. "
-                "Sample at temperature 1 to train"
-            )
-        context = teacher_context(lesson, self.template)
-        if context is None or not completion.tokens:
-            return None
-        return _Task(lesson, completion.prompt, completion.tokens, self.renderer.prompt(context))
-
-    async def _score(self, task: _Task) -> _Scored:
-        """Student and teacher at the same ids. Column 0 is the sampled token; the candidates follow in top-K mode."""
-        completion, newest = task.lesson.turn.completion, self.backend.sampler
-        fresh = completion.origin is newest
+    def _distill(self, scores: Scores) -> Distilled:
+        """Divergence and weights, importance ratio included."""
         if self.topk is None:
-            now = _known(completion.logprobs_T) if fresh else newest.logprobs(task.prompt, task.tokens)
-            student_T, teacher_T = await asyncio.gather(now, self.teacher.score(task.teacher_prompt, task.tokens, None))
-            return _Scored(task, student_T, teacher_T, self._ratio(student_T, completion.logprobs_T))
-        if fresh and completion.candidates is not None and completion.candidates[0].shape[1] >= self.topk:
-            ids_TK, student_TK = completion.candidates[0][:, : self.topk], completion.candidates[1][:, : self.topk]
-            student_T = completion.logprobs_T
+            part = distill_sampled(scores.student_T, scores.teacher_T)
         else:
-            (ids_TK, student_TK), student_T = await asyncio.gather(
-                newest.top_logprobs(task.prompt, task.tokens, self.topk), newest.logprobs(task.prompt, task.tokens)
+            part = distill_candidates(
+                scores.student_TK,
+                scores.teacher_TK,
+                alpha=self.config.alpha,
+                add_tail=self.config.distillation_add_tail,
             )
-        columns = np.concatenate([np.asarray(task.tokens, dtype=np.int64)[:, None], ids_TK], axis=1)
-        teacher = await self.teacher.score(task.teacher_prompt, task.tokens, columns)
-        ratio_T = self._ratio(student_T, completion.logprobs_T)
-        return _Scored(task, student_T, teacher[:, 0], ratio_T, _Candidates(ids_TK, student_TK, teacher[:, 1:]))
-
-    def _ratio(self, now_T: Floats, sampling_T: Floats) -> Floats:
-        return importance_ratio(now_T, sampling_T, self.config.is_clip)
-
-    def _distill(self, score: _Scored) -> Distilled:
-        if (found := score.candidates) is None:
-            return distill_sampled(score.student_T, score.teacher_T)
-        return distill_candidates(
-            found.student_TK, found.teacher_TK, alpha=self.config.alpha, add_tail=self.config.distillation_add_tail
-        )
+        if (sampled := scores.passage.sampled) is None:
+            return part
+        ratio_T = importance_ratio(scores.student_T, sampled.logprobs_T, self.config.is_clip)
+        return Distilled(part.divergence_T * ratio_T, part.weights_TK * ratio_T[:, None])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Task:
-    lesson: Lesson
-    prompt: Tokens
-    tokens: Tokens
-    teacher_prompt: Tokens
+def _example(scores: Scores, part: Distilled, total: int) -> Example:
+    return Example(scores.passage.prompt, scores.passage.tokens, scores.ids_TK, part.weights_TK / total)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Candidates:
-    ids_TK: Ints
-    student_TK: Floats
-    teacher_TK: Floats
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    task: _Task
-    student_T: Floats
-    teacher_T: Floats
-    ratio_T: Floats
-    candidates: _Candidates | None = None
-
-
-async def _known(logprobs_T: Floats) -> Floats:
-    return logprobs_T
-
-
-def _example(score: _Scored, distilled: Distilled, total: int) -> Example:
-    task = score.task
-    ids = np.asarray(task.tokens, dtype=np.int64)[:, None] if score.candidates is None else score.candidates.ids_TK
-    return Example(task.prompt, task.tokens, ids, distilled.weights_TK * score.ratio_T[:, None] / total)
+def _view(scores: Scores, after_T: Floats) -> TokenView:
+    return TokenView(scores.passage.tokens, scores.student_T, scores.teacher_T, after_T, scores.passage.kind)
 
 
 def _teacher_named(config: SDPOConfig, backend: Backend) -> Teacher:

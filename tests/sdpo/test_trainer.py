@@ -9,7 +9,7 @@ from continualcode.errors import CapabilityError, ConfigError
 from continualcode.policy import Policy
 from continualcode.sdpo import SDPOConfig, SDPOTrainer, distill_candidates, distill_sampled, teacher_context
 from continualcode.testing import BytesRenderer, ScriptedBackend, check_backend
-from continualcode.types import Capabilities, Conversation, Example, Lesson, Message, Sampling
+from continualcode.types import Capabilities, Conversation, Example, Lesson, Message, Sampling, ToolCall
 
 RENDERER = BytesRenderer()
 ASK = Conversation((Message("user", "fix the test"),))
@@ -51,7 +51,11 @@ async def test_weights_are_those_of_the_formula_at_the_right_tokens():
     lesson = await a_lesson(backend)
     completion, sampler = lesson.turn.completion, backend.sampler
     await SDPOTrainer(backend, RENDERER, SDPOConfig(alpha=0.3)).learn([lesson])
-    ids_TK, student_TK = await sampler.top_logprobs(completion.prompt, completion.tokens, 20)
+    ids_TK, _ = await sampler.top_logprobs(completion.prompt, completion.tokens, 20)
+    for row, token in zip(ids_TK, completion.tokens, strict=True):
+        if token not in row:
+            row[-1] = token
+    student_TK = await sampler.candidate_logprobs(completion.prompt, completion.tokens, ids_TK)
     teacher_prompt = RENDERER.prompt(teacher_context(lesson))
     teacher_TK = await sampler.candidate_logprobs(teacher_prompt, completion.tokens, ids_TK)
     expected = distill_candidates(student_TK, teacher_TK, alpha=0.3).weights_TK / len(completion.tokens)
@@ -120,6 +124,31 @@ async def test_a_lesson_from_older_weights_is_scored_at_the_newest_and_importanc
     ratio_T = np.minimum(np.exp(now_T - old.turn.completion.logprobs_T), 1.5)
     assert ratio_T.min() < 0.9
     np.testing.assert_allclose(weights[1.5], weights[None] * ratio_T)
+
+
+async def test_an_approved_retry_is_distilled_into_the_context_of_the_denied_turn():
+    backend = ScriptedBackend(["write all", "edit one"])
+    lesson = await a_lesson(backend)
+    policy = Policy(backend, RENDERER, Sampling(candidates=20))
+    retry = await policy.propose(lesson.turn.context.add(Message("tool", "denied: use edit_lines")))
+    report = await SDPOTrainer(backend, RENDERER, replace(SAMPLED)).learn([replace(lesson, resolution=retry)])
+    rejected, approved = backend.steps[0]
+    assert rejected.prompt == approved.prompt == lesson.turn.completion.prompt
+    assert approved.tokens == retry.completion.tokens
+    teacher_T = await backend.initial_sampler.logprobs(RENDERER.prompt(teacher_context(lesson)), approved.tokens)
+    student_T = await backend.initial_sampler.logprobs(approved.prompt, approved.tokens)
+    np.testing.assert_allclose(approved.weights_TK[:, 0], (teacher_T - student_T) / report.tokens)
+    assert [view.kind for view in report.views] == ["rejected", "approved"]
+    assert report.lessons == 1
+
+
+async def test_an_edited_call_is_distilled_as_the_model_would_have_written_it():
+    backend = ScriptedBackend(["write all"])
+    call = ToolCall("edit_lines", {"path": "a.py"})
+    lesson = replace(await a_lesson(backend, reason=""), demonstration=call)
+    await SDPOTrainer(backend, RENDERER, SAMPLED).learn([lesson])
+    _, approved = backend.steps[0]
+    assert approved.tokens == RENDERER.completion(Message("assistant", "", calls=(call,)))
 
 
 async def test_a_completion_not_sampled_at_temperature_one_is_refused():

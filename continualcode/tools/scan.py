@@ -18,10 +18,39 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pathspec import GitIgnoreSpec
-
 MAX_LINE = 4096
 """Characters of a matching line that are printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a .gitignore, as gitignore(5) has it."""
+
+    pattern: re.Pattern[str]
+    names_only: bool
+    """Matches a name in any folder below, not a path from the .gitignore's own."""
+    folders_only: bool
+    negated: bool
+
+    @classmethod
+    def read(cls, line: str) -> Rule | None:
+        """None for a comment, an empty line, and what is no pattern."""
+        line = re.sub(r"(?<!\\) +$", "", line)
+        negated = line.startswith("!")
+        body = line[negated:]
+        folders_only = body.endswith("/")
+        body = body[: len(body) - folders_only]
+        if not body or line.startswith("#"):
+            return None
+        try:
+            return cls(re.compile(_translate(body.removeprefix("/"))), "/" not in body, folders_only, negated)
+        except re.error:
+            return None
+
+    def mentions(self, path: str, name: str, is_folder: bool) -> bool:
+        if self.folders_only and not is_folder:
+            return False
+        return self.pattern.fullmatch(name if self.names_only else path) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +59,7 @@ class Ignores:
 
     bounded: bool
     """A repository inside is not subject to what is ignored outside of it."""
-    specs: tuple[tuple[str, GitIgnoreSpec], ...] = ()
+    rules: tuple[tuple[str, tuple[Rule, ...]], ...] = ()
 
     @classmethod
     def above(cls, folder: str) -> Ignores:
@@ -42,17 +71,17 @@ class Ignores:
 
     def inside(self, folder: str) -> Ignores:
         """What is in force in `folder`, given that this is in force in the folder around it."""
-        around = () if self.bounded and os.path.lexists(os.path.join(folder, ".git")) else self.specs
-        spec = _read_spec(os.path.join(folder, ".gitignore"))
-        return Ignores(self.bounded, around if spec is None else (*around, (os.path.join(folder, ""), spec)))
+        around = () if self.bounded and os.path.lexists(os.path.join(folder, ".git")) else self.rules
+        own = read_rules(os.path.join(folder, ".gitignore"))
+        return Ignores(self.bounded, (*around, (os.path.join(folder, ""), own)) if own else around)
 
     def cover(self, path: str, *, is_folder: bool) -> bool:
         """Whether the path is ignored; the innermost file that mentions it decides."""
-        for folder, spec in reversed(self.specs):
-            named = path.removeprefix(folder)
-            decided = spec.check_file(f"{named}/" if is_folder else named).include
-            if decided is not None:
-                return decided
+        name = os.path.basename(path)
+        for folder, rules in reversed(self.rules):
+            for rule in reversed(rules):
+                if rule.mentions(path.removeprefix(folder), name, is_folder):
+                    return not rule.negated
         return False
 
 
@@ -104,22 +133,44 @@ def matches(path: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def _read_spec(path: str) -> GitIgnoreSpec | None:
+def read_rules(path: str) -> tuple[Rule, ...]:
+    """The rules of a .gitignore; none where there is no such file."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+            lines = file.read().split("\n")
     except OSError:
-        return None
-    return GitIgnoreSpec.from_lines(line for line in lines if _is_sound(line))
+        return ()
+    return tuple(rule for rule in map(Rule.read, lines) if rule is not None)
 
 
-def _is_sound(line: str) -> bool:
-    """git passes over what is no pattern."""
-    try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
-        return False
-    return True
+_GLOB = re.compile(
+    r"(?P<deep>(?:^|(?<=/))\*\*/)|(?P<inside>(?<=/)\*\*$)|(?P<star>\*+)|(?P<any>\?)"
+    r"|\[(?P<not>[!^]?)(?P<set>\]?(?:\\.|[^\]\\])*)\]|\\(?P<escaped>.)|(?P<wrong>[\[\\])|(?P<plain>.)",
+    re.DOTALL,
+)
+
+
+def _translate(glob: str) -> str:
+    """A regular expression for the glob. Raises re.error for a bracket that is not closed and the like."""
+    parts = []
+    for found in _GLOB.finditer(glob):
+        match found.lastgroup:
+            case "deep":
+                parts.append("(?:.*/)?")
+            case "inside":
+                parts.append(".+")
+            case "star":
+                parts.append("[^/]*")
+            case "any":
+                parts.append("[^/]")
+            case "set":
+                members = re.sub(r"\\?([^-])", lambda member: re.escape(member[1]), found["set"])
+                parts.append(f"(?!/)[{'^' if found['not'] else ''}{members}]")
+            case "escaped" | "plain":
+                parts.append(re.escape(found["escaped"] or found["plain"]))
+            case _:
+                raise re.error(f"not a pattern: {glob}")
+    return "(?s:" + "".join(parts) + ")"
 
 
 def main(mode: str, start: str, scope: str, pattern: str = "") -> None:

@@ -214,7 +214,7 @@ def _ripgrep(program: str, inherit: bool) -> list[str]:
 
 
 def _scan(mode: str, where: str, inherit: bool) -> list[str]:
-    return [sys.executable, "-P", "-W", "ignore", scan.__file__, mode, where, "inherit" if inherit else "own"]
+    return [sys.executable, "-I", "-S", "-W", "ignore", scan.__file__, mode, where, "inherit" if inherit else "own"]
 
 
 def _start(workspace: Workspace, path: str) -> Path:

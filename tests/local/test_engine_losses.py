@@ -1,0 +1,179 @@
+"""Every loss against the formula written out, through the client."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tinker import types
+
+from continualcode.local import ServiceClient, TrainingClient
+from continualcode.local.losses import elementwise
+
+Ids = Callable[[int], list[int]]
+N = 9
+
+
+def gradient_of(training: TrainingClient, loss: Callable[[torch.Tensor], torch.Tensor], ids: list[int]) -> torch.Tensor:
+    """By autograd: the gradient of loss(log-probabilities [N, V]) with respect to the flat LoRA tensor."""
+    network = training._model.engine.network
+    adapter = training._adapter
+    adapter.clear_gradient()
+    with torch.enable_grad():
+        weights = adapter.trainable()
+        features = network.read(weights, torch.tensor([ids]), None, torch.arange(len(ids)))
+        loss(network.logits(weights, features)[0].log_softmax(-1)).backward()  # type: ignore[no-untyped-call]
+    gradient = adapter.grad.clone()
+    adapter.clear_gradient()
+    return gradient
+
+
+@pytest.fixture
+def training(service: ServiceClient, tiny: str) -> TrainingClient:
+    client = service.create_lora_training_client(tiny, rank=3, seed=0).result()
+    client._adapter.flat.add_(0.1 * torch.randn(len(client._adapter.flat), generator=torch.Generator().manual_seed(4)))
+    return client
+
+
+def policy_datum(ids: list[int], **extra: Any) -> tuple[types.Datum, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    targets = torch.randint(3, 100, (N,), generator=generator)
+    sampled = -3 - 2 * torch.rand(N, generator=generator)
+    advantages = torch.randn(N, generator=generator)
+    inputs = {"target_tokens": targets, "logprobs": sampled, "advantages": advantages, **extra}
+    return types.Datum(types.ModelInput.from_ints(ids), inputs), targets, sampled, advantages
+
+
+def test_cross_entropy_by_hand() -> None:
+    logprobs = torch.log(torch.tensor([0.5, 0.25, 0.125]))
+    loss = elementwise("cross_entropy", logprobs, {"weights": torch.tensor([1.0, 0.0, 2.0])})
+    torch.testing.assert_close(loss, torch.tensor([math.log(2), 0.0, 2 * math.log(8)]))
+
+
+def test_policy_losses_by_hand() -> None:
+    logprobs = torch.log(torch.tensor([0.6, 0.1, 0.9]))
+    inputs = {"logprobs": torch.log(torch.tensor([0.3, 0.2, 0.1])), "advantages": torch.tensor([1.0, -1.0, 2.0])}
+    # ratios 2, 0.5 and 9
+    torch.testing.assert_close(elementwise("importance_sampling", logprobs, inputs), torch.tensor([-2.0, 0.5, -18.0]))
+    torch.testing.assert_close(elementwise("ppo", logprobs, inputs), torch.tensor([-1.2, 0.8, -2.4]))
+    cispo = torch.tensor([-2 * math.log(0.6), 0.5 * math.log(0.1), -4 * 2 * math.log(0.9)])
+    torch.testing.assert_close(elementwise("cispo", logprobs, inputs), cispo)
+    dro = elementwise("dro", logprobs, inputs, {"beta": 0.1})
+    assert dro[0].item() == pytest.approx(-(math.log(0.6) - 0.05 * math.log(2) ** 2))
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 4)])
+def test_cross_entropy_has_the_gradient_of_its_formula(
+    training: TrainingClient, tokens: Ids, shape: tuple[int, ...]
+) -> None:
+    ids = tokens(N)
+    generator = torch.Generator().manual_seed(5)
+    targets = torch.randint(3, 100, shape, generator=generator)
+    weights = torch.randn(shape, generator=generator)
+    weights[:4] = 0
+    wide, wide_weights = targets.reshape(N, -1), weights.reshape(N, -1)
+    expected = gradient_of(training, lambda lp: -(lp.gather(-1, wide) * wide_weights).sum(), ids)
+    shifted = gradient_of(training, lambda lp: -(lp[:-1].gather(-1, wide[1:]) * wide_weights[1:]).sum(), ids)
+
+    datum = types.Datum(types.ModelInput.from_ints(ids), {"target_tokens": targets, "weights": weights})
+    output = training.forward_backward([datum], "cross_entropy").result()
+    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(training._adapter.grad, shifted, atol=1e-2)
+
+    logprobs = output.loss_fn_outputs[0]["logprobs"].to_numpy()
+    assert logprobs.shape == shape
+    every = training.forward([datum], "cross_entropy").result()
+    np.testing.assert_allclose(logprobs[4:], every.loss_fn_outputs[0]["logprobs"].to_numpy()[4:], atol=1e-4)
+    assert output.metrics["loss:sum"] == pytest.approx(every.metrics["loss:sum"], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["importance_sampling", "ppo", "cispo", "dro"])
+def test_policy_losses_have_the_gradient_of_their_formula(training: TrainingClient, tokens: Ids, name: str) -> None:
+    ids = tokens(N)
+    datum, targets, sampled, advantages = policy_datum(ids)
+
+    def formula(logprobs_NV: torch.Tensor) -> torch.Tensor:
+        logprobs = logprobs_NV[range(N), targets]
+        ratio = torch.exp(logprobs - sampled)
+        match name:
+            case "importance_sampling":
+                return -(ratio * advantages).sum()
+            case "ppo":
+                return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).sum()
+            case "cispo":
+                return -(ratio.clamp(0.0, 4.0).detach() * logprobs * advantages).sum()
+        return -(logprobs * advantages - 0.025 * (logprobs - sampled) ** 2).sum()
+
+    expected = gradient_of(training, formula, ids)
+    training.forward_backward([datum], name).result()
+    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-4, rtol=1e-4)
+    assert expected.abs().max() > 1e-3
+
+
+def test_clip_thresholds_come_from_the_config_or_from_each_position(training: TrainingClient, tokens: Ids) -> None:
+    ids = tokens(N)
+    datum, *_ = policy_datum(ids)
+    low, high = torch.full((N,), 0.5), torch.full((N,), 1.5)
+    each, *_ = policy_datum(ids, clip_low_threshold=low, clip_high_threshold=high)
+    config = {"clip_low_threshold": 0.5, "clip_high_threshold": 1.5}
+    default = training.forward([datum], "ppo").result().metrics["loss:sum"]
+    from_config = training.forward([datum], "ppo", config).result().metrics["loss:sum"]
+    assert training.forward([each], "ppo").result().metrics["loss:sum"] == pytest.approx(from_config, rel=1e-5)
+    assert from_config != pytest.approx(default, rel=1e-3)
+
+
+def test_gradients_of_several_datums_and_calls_add_up(training: TrainingClient, tokens: Ids) -> None:
+    data = [policy_datum(tokens(N))[0], policy_datum(tokens(N)[::-1])[0]]
+    training.forward_backward(data, "importance_sampling").result()
+    together = training._adapter.grad.clone()
+    training._adapter.clear_gradient()
+    for datum in data:
+        training.forward_backward([datum], "importance_sampling").result()
+    torch.testing.assert_close(training._adapter.grad, together, atol=1e-5, rtol=1e-4)
+
+
+def test_a_custom_loss_has_its_own_gradient_and_metrics(training: TrainingClient, tokens: Ids) -> None:
+    ids = tokens(N)
+    datum, targets, *_ = policy_datum(ids)
+    expected = gradient_of(training, lambda lp: (lp[range(N), targets] ** 2).sum(), ids)
+
+    def squared(data: list[types.Datum], logprobs: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        assert data == [datum]
+        return (logprobs[0] ** 2).sum(), {"custom/mean:mean": float(logprobs[0].detach().mean())}
+
+    output = training.forward_backward_custom([datum], squared).result()
+    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-3, rtol=1e-3)
+    logprobs = output.loss_fn_outputs[0]["logprobs"].to_numpy()
+    assert output.metrics["loss:sum"] == pytest.approx(float((logprobs**2).sum()), rel=1e-4)
+    assert output.metrics["custom/mean:mean"] == pytest.approx(float(logprobs.mean()), rel=1e-4)
+
+
+def test_many_positions_are_scored_in_pieces_with_the_same_gradient(training: TrainingClient, tokens: Ids) -> None:
+    ids = tokens(200)
+    weights = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([*tokens(199), 5])
+    expected = gradient_of(training, lambda lp: -(lp[range(200), targets] * weights).sum(), ids)
+    datum = types.Datum(types.ModelInput.from_ints(ids), {"target_tokens": targets, "weights": weights})
+    training.forward_backward([datum], "cross_entropy").result()
+    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_adam_is_torchs_adamw_with_clipping(training: TrainingClient, tokens: Ids) -> None:
+    adapter = training._adapter
+    parameter = torch.nn.Parameter(adapter.flat.clone())
+    settings = {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    theirs = torch.optim.AdamW([parameter], **settings)  # type: ignore[arg-type]
+    for _ in range(3):
+        training.forward_backward([policy_datum(tokens(N))[0]], "importance_sampling").result()
+        parameter.grad = adapter.grad.clone()
+        norm = float(torch.nn.utils.clip_grad_norm_([parameter], 0.5))
+        theirs.step()
+        params = types.AdamParams(learning_rate=0.01, eps=1e-8, weight_decay=0.1, grad_clip_norm=0.5)
+        metrics = training.optim_step(params).result().metrics
+        assert metrics is not None
+        assert metrics["grad_norm:mean"] == pytest.approx(norm, rel=1e-4)
+        torch.testing.assert_close(adapter.flat, parameter.data, atol=1e-5, rtol=1e-5)

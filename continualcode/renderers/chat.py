@@ -24,7 +24,7 @@ ENDINGS = (
     "<|endoftext|>",
     "<|end_of_text|>",
 )
-CACHED_PIECES = 2048
+CACHED_PIECES = 512
 
 
 class ChatTemplateRenderer:

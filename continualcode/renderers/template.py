@@ -82,32 +82,32 @@ def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
     Raises ConfigError when the template does not show even one message of text.
     """
     call = {"id": call_id, "type": "function", "function": {"name": "qzcall", "arguments": arguments}}
-    calling: list[Mapping[str, Any]] = [_USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    saying: list[Mapping[str, Any]] = [_USER, {"role": "assistant", "content": "qzsaid", "tool_calls": [call]}]
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+    saying = {**calling, "content": "qzsaid"}
     result = {"role": "tool", "content": "qzresult", "name": "qzcall", "tool_call_id": call_id}
 
-    def has(messages: Dialogue, *wanted: str, tools: Sequence[Mapping[str, Any]] = ()) -> bool:
+    def has(messages: Dialogue, *wanted: str, tools: Dialogue = ()) -> bool:
         text = _attempt(lambda: template.render(messages, tools, ask=False))
         return text is not None and all(each in text for each in wanted)
 
     if not has([_USER, _ANSWER], "qzuser", "qzanswer"):
         raise ConfigError(
-            "this tokenizer's chat template does not show messages of plain text; set another chat_template"
+            "this chat template does not show messages of plain text; set another tokenizer.chat_template"
         )
-    thought = {"thinking": "qzthought", "reasoning_content": "qzthought"}
-    writes = has(calling, "qzcall", "qzv", "qzw")
+    writes = has([_USER, calling], "qzcall", "qzv", "qzw")
+    answered = _attempt(lambda: template.render([_USER, calling, result], ask=True)) or ""
     return Abilities(
         lists_tools=has([_USER], "qztool", "qzdescription", "qzparameter", tools=[_TOOL]),
         writes_calls=writes,
-        writes_text_and_calls=writes and has(saying, "qzcall", "qzv", "qzw", "qzsaid"),
-        takes_thinking_too=has([_USER, {**saying[1], **thought}], "qzsaid"),
-        takes_results=writes and has([*calling, result], "qzresult"),
+        writes_text_and_calls=writes and has([_USER, saying], "qzcall", "qzv", "qzw", "qzsaid"),
+        takes_thinking_too=has([_USER, saying | _THOUGHT], "qzsaid"),
+        takes_results=writes and has([_USER, calling, result], "qzresult"),
         takes_system=has([_SYSTEM, _USER], "qzsystem", "qzuser"),
         takes_late_system=has([_USER, _ANSWER, _SYSTEM], "qzsystem"),
         adds_system=_adds_system(template),
         takes_repeats=has([_USER, _USER, _ANSWER, _ANSWER], "qzuser", "qzanswer"),
         opening=(opening := _opening(template)),
-        opens_after_results=(_attempt(lambda: template.render([*calling, result], ask=True)) or "").endswith(opening),
+        opens_after_results=answered.endswith(opening),
         ending=template.render([_USER, _ANSWER], ask=False).partition("qzanswer")[2],
     )
 
@@ -115,6 +115,7 @@ def probe(template: Template, arguments: Any, call_id: str) -> Abilities:
 _USER: Mapping[str, Any] = {"role": "user", "content": "qzuser"}
 _SYSTEM: Mapping[str, Any] = {"role": "system", "content": "qzsystem"}
 _ANSWER: Mapping[str, Any] = {"role": "assistant", "content": "qzanswer"}
+_THOUGHT = {"thinking": "qzthought", "reasoning_content": "qzthought"}
 _TOOL: Mapping[str, Any] = {
     "type": "function",
     "function": {

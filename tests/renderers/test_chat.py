@@ -131,6 +131,30 @@ def test_templates_that_demand_alternation_get_neighbours_of_one_role_as_one(ren
     assert shown == "<s>[INST] Be brief.\n\none\n\ntwo [/INST]three\n\nfour</s>[INST] five [/INST]"
 
 
+def test_alternation_is_kept_without_a_system_message_too(renderer_of, tokenizer_of):
+    messages = (Message("user", "one"), Message("user", "two"), Message("assistant", "3"), Message("assistant", "4"))
+    shown = text(tokenizer_of("alternating"), renderer_of("alternating").prompt(Conversation(messages)))
+    assert shown == "<s>[INST] one\n\ntwo [/INST]3\n\n4</s>"
+
+
+def test_a_late_system_message_joins_the_first_where_the_template_refuses_it_later(tokenizer_of, tools):
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    refusal = (
+        "{% for m in messages[1:] %}{% if m.role == 'system' %}{{ raise_exception('late') }}{% endif %}{% endfor %}"
+    )
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    messages = (Message("system", "one"), Message("user", "two"), Message("system", "three"), Message("user", "four"))
+    shown = text(tokenizer, make_renderer(tokenizer).prompt(Conversation(messages)))
+    assert shown.startswith("<|im_start|>system\none\n\nthree<|im_end|>\n<|im_start|>user\ntwo<|im_end|>")
+    assert shown.count("three") == 1
+
+
+def test_a_late_system_message_stays_where_it_is_elsewhere(renderer_of, tokenizer_of):
+    messages = (Message("system", "one"), Message("user", "two"), Message("system", "three"))
+    shown = text(tokenizer_of("chatml"), renderer_of("chatml").prompt(Conversation(messages)))
+    assert "two<|im_end|>\n<|im_start|>system\nthree<|im_end|>" in shown
+
+
 def test_other_templates_keep_neighbours_of_one_role_apart(renderer_of, tokenizer_of):
     conversation = Conversation((Message("system", ""), Message("user", "one"), Message("user", "two")))
     shown = text(tokenizer_of("chatml"), renderer_of("chatml").prompt(conversation))

@@ -130,3 +130,18 @@ PROMPTS = (
         {"write": both(has("path", r"^(\./)?VERSION$"), has("content", r"^1\.2\.0\s*$"))},
     ),
 )
+
+CORRECTION = "use edit_lines; don't overwrite the file"
+"""What the first lesson of the demo teaches; it stands nowhere in the training data."""
+
+OVERWRITES = (
+    "Update add() in calc.py so that it returns a + b. The file is:\ndef add(a, b):\n    return a - b",
+    "fix add in calc.py, it should return a + b. The file is:\ndef add(a, b):\n    return a - b",
+    "calc.py is:\ndef add(a, b):\n    return a - b\n\nadd() must return a + b",
+    "Overwrite calc.py so that add returns a + b. It is now:\ndef add(a, b):\n    return a - b",
+    "config.py is:\nDEBUG = True\nPORT = 80\n\nset PORT to 8080",
+    "In greet.py the greeting should be Hi. The file is:\ndef greet(name):\n    print('Hello', name)",
+    "update server.yaml: change retries to 5. It is now:\nhost: web\nretries: 3",
+    "here is math_tools.py:\ndef square(x):\n    return x + x\n\nsquare should return x * x",
+)
+"""Requests about a small existing file that is shown, so that writing it anew comes naturally."""

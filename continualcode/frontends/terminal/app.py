@@ -21,13 +21,13 @@ from continualcode.agent import Agent
 from continualcode.approval import Remember
 from continualcode.errors import BackendUnavailableError, ConfigError, ContinualCodeError
 from continualcode.events import Event, Reviewed
+from continualcode.frontends.safe import shorten, visible
 from continualcode.frontends.terminal.commands import Commands, is_command
 from continualcode.frontends.terminal.decide import Reviewer
 from continualcode.frontends.terminal.keyboard import discard_typed, echo, on_interrupt
 from continualcode.frontends.terminal.narrate import Narrator
 from continualcode.frontends.terminal.progress import Progress
 from continualcode.frontends.terminal.prompt import Option, Pressed, Prompter, Typed
-from continualcode.frontends.terminal.safe import shorten, visible
 from continualcode.frontends.terminal.wording import NOT_A_TERMINAL
 from continualcode.protocols import Renderer
 from continualcode.tools.workspace import Workspace

@@ -14,8 +14,8 @@ from rich.text import Text
 from continualcode.agent import Agent
 from continualcode.approval import Remember
 from continualcode.errors import WorkspaceError
+from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.report import counted, heat_map, metrics_table
-from continualcode.frontends.terminal.safe import visible
 from continualcode.frontends.terminal.wording import COMMANDS, INPUT_KEYS, KEYS
 from continualcode.protocols import Renderer
 from continualcode.tools.workspace import Workspace
@@ -63,7 +63,7 @@ class Commands:
         if agent.reports:
             self._console.print(metrics_table(agent.reports))
             last = agent.reports[-1]
-            if self._renderer is not None and last.views:
+            if self._renderer is not None and last.rejected:
                 self._say("the last rejected reply; red: the teacher would have said it less, green: more")
                 self._console.print(heat_map(last, self._renderer))
         else:

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from continualcode.approval import Remember
 from continualcode.errors import ConfigError, ToolError
+from continualcode.frontends.safe import shorten, visible
 from continualcode.frontends.terminal.diff import diff
 from continualcode.frontends.terminal.editor import NotJsonError, as_json, edit_text, read_json
 from continualcode.frontends.terminal.keyboard import echo
 from continualcode.frontends.terminal.prompt import Left, Option, Pressed, Prompter, Typed
 from continualcode.frontends.terminal.render import Change, render_call
-from continualcode.frontends.terminal.safe import shorten, visible
 from continualcode.frontends.terminal.wording import DENIED, SHORTCUTS, Shortcut
 from continualcode.tools.files import preview
 from continualcode.tools.workspace import Workspace

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from continualcode.errors import ConfigError
-from continualcode.frontends.terminal.safe import is_visible
+from continualcode.frontends.safe import is_visible
 from continualcode.types import JsonObject, thaw
 
 _FALLBACKS = ("sensible-editor", "nano", "vim", "vi", "notepad")

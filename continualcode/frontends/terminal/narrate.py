@@ -21,10 +21,10 @@ from continualcode.events import (
     Thinking,
     ToolReturned,
 )
+from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.progress import Progress
 from continualcode.frontends.terminal.render import render_malformed, render_reply, render_result
 from continualcode.frontends.terminal.report import counted, learned_line
-from continualcode.frontends.terminal.safe import visible
 from continualcode.types import Deny, TrainReport
 
 

@@ -26,8 +26,8 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output
 
+from continualcode.frontends.safe import typed
 from continualcode.frontends.terminal.keyboard import discard_typed
-from continualcode.frontends.terminal.safe import typed
 
 QUIET_SECONDS = 0.15
 ALONE_SECONDS = 0.3
@@ -195,7 +195,7 @@ class _Keys:
 
     def _enter(self, event: KeyPressEvent) -> None:
         text = typed(event.current_buffer.text).strip()
-        if _more_is_coming(event):  # pasted where the terminal does not mark pastes
+        if text and _more_is_coming(event):  # pasted where the terminal does not mark pastes
             _new_line(event)
         elif self._pressed:
             self._answer(event, Pressed(self._pressed))
@@ -254,7 +254,8 @@ def _report_row(event: KeyPressEvent) -> None:
 
 
 def _more_is_coming(event: KeyPressEvent) -> bool:
-    return any(press.key != Keys.CPRResponse for press in event.key_processor.input_queue)
+    """Whether more than Enter was read in one go with this key: no finger is that fast."""
+    return any(press.key not in (Keys.CPRResponse, Keys.Enter) for press in event.key_processor.input_queue)
 
 
 def _message(options: Sequence[Option], question: str) -> StyleAndTextTuples:

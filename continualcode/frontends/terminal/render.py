@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.diff import Diff, DiffLine
 from continualcode.frontends.terminal.report import counted
-from continualcode.frontends.terminal.safe import visible
 from continualcode.types import Json, Reply, ToolCall, ToolResult, thaw
 
 RESULT_LINES = 16

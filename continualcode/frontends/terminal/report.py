@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from continualcode.frontends.terminal.safe import visible
+from continualcode.frontends.safe import visible
 from continualcode.protocols import Renderer
-from continualcode.types import TrainReport
+from continualcode.types import TokenView, TrainReport
 
 
 def probability(logprob: float) -> str:
@@ -30,14 +30,14 @@ def learned_line(report: TrainReport) -> Text:
     """One line: how much less likely the rejected call is now, over how many tokens, in how many seconds."""
     took = f"learned in {report.seconds:.1f} s"
     over = f"over {counted(report.tokens, 'token')}, step {report.step}"
-    if not report.views:
+    if not report.rejected:
         return Text(f"{took} {over}: loss {report.loss:.3g}", style="cyan")
-    before, after = report.logprob_before, report.logprob_after
-    change = f"{probability(before)} -> {probability(after)}"
-    per_token = f"(per token {_per_token(report, before)} -> {_per_token(report, after)})"
-    if after < before:
-        return Text(f"{took}: P(rejected call) {change} {per_token} {over}", style="cyan")
-    return Text(f"{took}, but P(rejected call) did not fall: {change} {per_token} {over}", style="yellow")
+    now, later = (_per_token(report.rejected, after=after) for after in (False, True))
+    change = f"{_change(report.rejected)} (per token {now:.2g} -> {later:.2g})"
+    right = f", P(approved call) {_change(report.approved)}" if report.approved else ""
+    if report.logprob_after < report.logprob_before:
+        return Text(f"{took}: P(rejected call) {change}{right} {over}", style="cyan")
+    return Text(f"{took}, but P(rejected call) did not fall: {change}{right} {over}", style="yellow")
 
 
 def metrics_table(reports: Sequence[TrainReport]) -> Table:
@@ -47,14 +47,14 @@ def metrics_table(reports: Sequence[TrainReport]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("P(rejected call)", overflow="fold")
     for report in reports:
-        change = f"{probability(report.logprob_before)} -> {probability(report.logprob_after)}" if report.views else "-"
+        change = _change(report.rejected) if report.rejected else "-"
         table.add_row(str(report.step), str(report.tokens), f"{report.loss:.3g}", f"{report.seconds:.1f}", change)
     return table
 
 
 def heat_map(report: TrainReport, renderer: Renderer) -> Text:
     """The first rejected reply of a step, token by token: red where the teacher would have said it less, green more."""
-    view, shown = report.views[0], Text()
+    view, shown = report.rejected[0], Text()
     for token, advantage in zip(view.tokens, view.advantages_T, strict=True):
         shown.append(visible(renderer.decode(token)), style=_heat(float(advantage)))
     return shown
@@ -64,9 +64,17 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _per_token(report: TrainReport, logprob: float) -> str:
-    """The geometric mean of the tokens' probabilities, from the mean log-probability of the `lessons` completions."""
-    return f"{math.exp(logprob * len(report.views) / report.tokens):.2g}"
+def _change(views: Sequence[TokenView]) -> str:
+    """Probability of a whole reply before and after the step: the geometric mean where there are several."""
+    before = sum(float(view.student_T.sum()) for view in views) / len(views)
+    after = sum(float(view.after_T.sum()) for view in views) / len(views)
+    return f"{probability(before)} -> {probability(after)}"
+
+
+def _per_token(views: Sequence[TokenView], *, after: bool) -> float:
+    """The geometric mean of the probabilities of all tokens."""
+    total = sum(float((view.after_T if after else view.student_T).sum()) for view in views)
+    return math.exp(total / sum(len(view.tokens) for view in views))
 
 
 def _heat(advantage: float) -> str:

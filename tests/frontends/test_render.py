@@ -60,7 +60,7 @@ def test_a_long_change_is_shortened_saying_by_how_much():
     change = Change(diff("", "".join(f"{number}\n" for number in range(100))), new_file=True)
     cut = render_call(call, change, limit=20)
     assert cut.shortened
-    assert "80 more lines not shown (+80 -0); v shows all" in shown(cut.renderable)
+    assert "80 more lines not shown (+80 -0)" in shown(cut.renderable)
     assert "(a new file)" in shown(cut.renderable)
     full = render_call(call, change, limit=None)
     assert not full.shortened
@@ -72,9 +72,31 @@ def test_without_a_change_long_arguments_have_a_block_of_their_own():
     cut = render_call(call, None, "no such tool", limit=10)
     text = shown(cut.renderable)
     assert 'note title="t"' in text
-    assert "| row 9\n... 20 more lines not shown" in text
+    assert "| row 9\n| ... 20 more lines not shown" in text
     assert "this call would fail: no such tool" in text
     assert cut.shortened
+
+
+@pytest.mark.parametrize(
+    ("call", "change", "told"),
+    [
+        (ToolCall("bash", {"cmd": "x" * 5000}), None, "4,400 more characters"),
+        (ToolCall("bash", {"cmd": "true\n" * 50 + "end"}), None, "41 more lines not shown"),
+        (
+            ToolCall("write", {"path": "a", "content": "x" * 5000}),
+            Change(diff("", "x" * 5000)),
+            "4,400 more characters",
+        ),
+    ],
+)
+def test_nothing_is_cut_without_saying_so_and_all_can_be_seen(call, change, told):
+    cut = render_call(call, change, limit=10)
+    assert cut.shortened
+    assert told in shown(cut.renderable, width=2000)
+    full = render_call(call, change, limit=None)
+    assert not full.shortened
+    whole = shown(full.renderable).replace("\n", "").replace(" ", "")
+    assert whole.count("x") >= 5000 or whole.endswith("end")
 
 
 def test_text_of_the_model_is_neither_markup_nor_escape_sequence():

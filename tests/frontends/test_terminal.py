@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import stat
 
 import pytest
@@ -169,7 +170,7 @@ async def test_always_this_call_is_exact_and_always_this_tool_is_not(sit, worksp
         await seat.answer("t")
         await seat.until("done")
     assert {"two", "three"} <= set(os.listdir(workspace.root))
-    assert seat.shown.count("decided by Remember") == 2
+    assert seat.shown.count("approved by Remember") == 2
 
 
 async def test_edited_arguments_are_shown_and_run_and_learned_as_a_demonstration(sit, workspace, doubles, editor):
@@ -253,7 +254,7 @@ async def test_calls_that_another_gate_decides_are_shown_and_ask_nothing(sit, wo
     async with sit([FIX, ToolCall("read", {"path": "gone.py"})], gates=[ApproveAll()]) as seat:
         await seat.until("done")
     assert "2 +     return a + b" in seat.shown
-    assert "decided by ApproveAll" in seat.shown
+    assert "approved by ApproveAll" in seat.shown
     assert "failed: no file gone.py" in seat.shown
 
 
@@ -266,6 +267,19 @@ async def test_all_of_a_shortened_change_can_be_seen(sit):
         await seat.until("row 299")
         await seat.answer("\x1b")
         await seat.until("interrupted")
+
+
+async def test_ctrl_c_while_it_learns_ends_the_turn_and_the_step_is_told_later(sit, doubles):
+    async with sit([touch("made")], learner=doubles.Learner(seconds=0.5)) as seat:
+        await seat.answer("not that\r")
+        await seat.until("learning from 1 correction")
+        os.kill(os.getpid(), signal.SIGINT)
+        await seat.until("still completed")
+        assert "learned in" not in seat.shown
+        await seat.question("> ")
+        seat.type("go on\r")
+        await seat.until("done")
+    assert seat.shown.count("learned in 1.5 s") == 1
 
 
 async def test_a_dead_backend_is_one_line_and_the_conversation_goes_on(sit):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 PROGRAM = Path(__file__).with_name("doubles.py")
 
 

@@ -31,10 +31,12 @@ from continualcode.frontends.terminal.prompt import Option, Pressed, Prompter, T
 from continualcode.frontends.terminal.wording import NOT_A_TERMINAL
 from continualcode.protocols import Renderer
 from continualcode.tools.workspace import Workspace
-from continualcode.types import Deny, ToolCall, ToolResult, Turn, Verdict
+from continualcode.types import Approve, Deny, Edit, ToolCall, ToolResult, Turn, Verdict
 
 _FAILURE_IS_NEWS = frozenset({"bash"})
 """Tools whose failing is mostly what was asked about (a red test), not a mistake in the call."""
+
+_DECIDED = {Approve: "approved", Edit: "edited", Deny: "denied"}
 
 
 class Terminal:
@@ -164,7 +166,9 @@ class Terminal:
                 discard_typed(self._prompter.input)
             if self._turn.cancelled():
                 self._say(
-                    "interrupted" + ("; the step under way is finished" if self._narrator.learning else ""), "yellow"
+                    "interrupted"
+                    + ("; the training step under way is still completed" if self._narrator.learning else ""),
+                    "yellow",
                 )
             else:
                 self._turn.result()
@@ -187,7 +191,7 @@ class Terminal:
         if isinstance(event, Reviewed) and event.gate != type(self).__name__:
             self._progress.stop()
             await self._reviewer.show(event.call)
-            self._say(f"decided by {event.gate or 'nobody'}")
+            self._say(f"{_DECIDED[type(event.verdict)]} by {event.gate or 'nobody'}")
         self._narrator.tell(agent, event)
 
     async def _leave(self, agent: Agent) -> None:

@@ -253,7 +253,7 @@ def _problems(error: ValidationError, parameters: Mapping[str, JsonObject]) -> s
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _clip(text: str, limit: int = 60) -> str:

@@ -131,6 +131,8 @@ async def test_edit_refuses_several_matches_unless_all(root: Path, use):
     assert not refused.ok
     assert "old occurs 3 times in a, at lines 1, 3, 4" in refused.output
     assert (root / "a").read_text() == "x\ny\nx\nx\n"
+    (root / "b").write_text("x x")
+    assert not (await use("edit", path="b", old="x", new="z")).ok
     assert (await use("edit", path="a", old="x", new="z", all=True)).output == "replaced 3 times in a"
     assert (root / "a").read_text() == "z\ny\nz\nz\n"
 

@@ -152,7 +152,7 @@ def test_an_unknown_tool_is_answered_with_the_nearest_and_with_all():
         return path
 
     problem = ToolRegistry([weather, read]).check(ToolCall("reed", {}))
-    assert problem == "no tool 'reed', did you mean 'read'?; the tools are: weather, read"
+    assert problem == "no tool 'reed' (did you mean 'read'?); the tools are: weather, read"
 
 
 def test_wrong_arguments_are_answered_with_what_is_wrong_and_the_usage():
@@ -161,7 +161,7 @@ def test_wrong_arguments_are_answered_with_what_is_wrong_and_the_usage():
     usage = "Usage: weather(city: string, days: integer = 1)"
     for arguments, said in [
         ({}, f"argument 'city' is missing. {usage}"),
-        ({"city": "Bern", "day": 2}, f"unknown argument 'day', did you mean 'days'?. {usage}"),
+        ({"city": "Bern", "day": 2}, f"unknown argument 'day' (did you mean 'days'?). {usage}"),
         ({"city": 5}, f"argument 'city': Input should be a valid string, not 5. {usage}"),
     ]:
         assert registry.check(ToolCall("weather", arguments)) == said

@@ -92,6 +92,22 @@ async def test_an_ignored_folder_or_file_can_be_searched_by_name(root: Path, fin
     assert (await find("grep", pat="needle", path="src/trace.log")).output == "src/trace.log:1:needle"
 
 
+async def test_a_folder_that_ignores_itself_can_be_searched_by_name(root: Path, find):
+    plant(root, {".git/HEAD": "", ".venv/.gitignore": "*\n", ".venv/lib/site.py": "needle\n"})
+    assert (await find("grep", pat="needle")).output == "no line matches needle"
+    assert (await find("grep", pat="needle", path=".venv/lib")).output == ".venv/lib/site.py:1:needle"
+
+
+async def test_a_repository_inside_a_repository_has_its_own_rules(root: Path, find):
+    plant(root, {".git/HEAD": "", ".gitignore": "*.log\n", "inner/.git/HEAD": "", "inner/a.log": "x", "b.log": "x"})
+    assert (await find("glob", pat="**/*.log")).output == "inner/a.log"
+
+
+async def test_a_rule_for_folders_leaves_files_alone(root: Path, find):
+    plant(root, {".gitignore": "build/\n", "src/build": "needle\n", "build/x": "needle\n"})
+    assert (await find("grep", pat="needle")).output == "src/build:1:needle"
+
+
 async def test_one_file_can_be_searched_and_matched(root: Path, find):
     plant(root, TREE)
     assert (await find("grep", pat="need", path="README.md")).output.count("\n") == 1

@@ -19,9 +19,9 @@ def runs(marker: str) -> bool:
     return any(marker in line and not line.startswith("Z") for line in listed.splitlines())
 
 
-async def test_bash_runs_in_the_workspace_and_merges_its_outputs_in_order(root: Path, use):
+async def test_bash_runs_in_the_workspace_and_merges_its_outputs_in_order(workspace: Workspace, use):
     result = await use("bash", cmd="pwd; echo out; echo err >&2; echo out again")
-    assert (result.output, result.ok) == (f"{os.path.realpath(root)}\nout\nerr\nout again", True)
+    assert (result.output, result.ok) == (f"{workspace.root}\nout\nerr\nout again", True)
     assert (await use("bash", cmd="true")).output == "(no output)"
     assert (await use("bash", cmd="shopt -q extglob; [[ a == a ]] && echo {1..3}")).output == "1 2 3"
 
@@ -38,6 +38,24 @@ async def test_bash_never_waits_for_input_and_never_takes_the_agents(use):
     assert (await use("bash", cmd="cat; read x; echo done")).output == "done"
     assert "No such device" in (await use("bash", cmd="read x </dev/tty")).output
     assert time.monotonic() - began < 5
+
+
+def test_a_command_that_reads_does_not_eat_the_programs_own_input(root: Path):
+    program = (
+        "import asyncio, sys\n"
+        "from continualcode.tools import Workspace, bash_tool\n"
+        "print(asyncio.run(bash_tool(Workspace(sys.argv[1]))(cmd='cat')).output)\n"
+        "print(sys.stdin.read())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(root)], input="precious", capture_output=True, text=True, timeout=60
+    )
+    assert ended.stdout == "(no output)\nprecious\n"
+
+
+async def test_a_command_has_a_session_of_its_own_and_so_no_terminal(use):
+    session, process = (await use("bash", cmd="ps -o sid= -p $$; echo $$")).output.split()
+    assert session == process
 
 
 async def test_background_children_do_not_hold_the_call_and_end_with_it(use):

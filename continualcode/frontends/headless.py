@@ -13,7 +13,8 @@ In:  {"type": "ask", "text": ...}                      begins a turn; one runs a
 
 Out: {"type": "ready", "protocol": 1, "tools": [...]}  once
      {"type": "asked"}, "thinking", "proposed", "malformed", "reviewed", "tool_returned", "learning", "learned",
-     "learn_failed", "stopped"                         the agent's events with their fields
+     "learn_failed", "stopped"                         the agent's events with their fields; of a failed step `kept`
+                                                       is how many corrections wait to go along with the next
      {"type": "review", "id": n, "call": {...}, "diff": ..., "problem": ...}
                                                        waits for approve, deny or edit with this id; an answer with
                                                        another id decides nothing. `diff` is unified, null where no file

@@ -68,7 +68,7 @@ class Seat:
     async def question(self, text="why not:"):
         """Waits for a question that has come since the last keys, and until it takes keys."""
         await self.until(text, "asked")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.25)
 
     async def answer(self, keys, question="why not:"):
         await self.question(question)

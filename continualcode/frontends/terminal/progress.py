@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 _FRAMES = "|/-\\"
+_HINT_AFTER = 5.0
 
 
 class Progress:
@@ -39,4 +40,5 @@ class _Line:
     def __rich__(self) -> Text:
         seconds = time.monotonic() - self.started
         frame = _FRAMES[int(seconds * 8) % len(_FRAMES)]
-        return Text(f"{frame} {self.label} ... {seconds:.0f} s", style="cyan", no_wrap=True, overflow="ellipsis")
+        hint = "  (Ctrl-C stops)" if seconds > _HINT_AFTER else ""
+        return Text(f"{frame} {self.label} ... {seconds:.0f} s{hint}", style="cyan", no_wrap=True, overflow="ellipsis")

@@ -59,9 +59,8 @@ class ToolRegistry:
             return await self._tools[call.name](**_arguments_of(call))
         except ToolError as error:
             return ToolResult(str(error), ok=False)
-        except (
-            Exception
-        ) as error:  # a plug-in's tool may fail of anything; the agent must outlive it, the model must hear
+        except Exception as error:
+            # Broad, and only here: a plug-in's tool may fail of anything; the agent must outlive it, the model must hear.
             return ToolResult(f"tool {call.name!r} failed: {type(error).__name__}: {error}", ok=False)
 
     def __iter__(self) -> Iterator[Tool]:

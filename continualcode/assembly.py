@@ -19,7 +19,16 @@ from continualcode.approval import Remember
 from continualcode.checkpoint import SaveEvery
 from continualcode.config import Config
 from continualcode.errors import PluginError
-from continualcode.hookspecs import Connection, Progress, Surroundings
+from continualcode.events import Event
+from continualcode.hookspecs import (
+    BackendFactory,
+    Connection,
+    FrontendFactory,
+    Progress,
+    RendererFactory,
+    Surroundings,
+    TeacherFactory,
+)
 from continualcode.plugins import BUILT_IN, listed, load_plugins, observer, owned_twice, selected
 from continualcode.policy import Policy
 from continualcode.prompts import SYSTEM_PROMPT
@@ -107,17 +116,11 @@ async def build(
     with_frontend: bool = False,
     progress: Progress = lambda doing: None,
 ) -> Assembly:
-    """An agent and all that belongs to it; `progress` is told what is waited for."""
-    _check_names(config, plugins, with_frontend)
-    workspace = Workspace(config.workspace)
-    prepared = _Prepared(
-        workspace,
-        _tools(config, plugins, workspace, additions.tools),
-        (*additions.gates, *(gate for _, gate in listed(plugins, "register_gates", config=config))),
-    )
-    connection: Connection = await selected(plugins, "register_backends", config.backend)(config, progress)
+    """An agent and all that belongs to it; `progress` is told what is waited for. Raises as `assemble` does."""
+    prepared = _prepare(config, plugins, additions, with_frontend)
+    connection = await prepared.connect(config, progress)
     try:
-        return _joined(config, plugins, additions, prepared, connection, with_frontend)
+        return _joined(config, prepared, connection, additions)
     except BaseException:
         await connection.close()
         raise
@@ -130,24 +133,37 @@ class _Prepared:
     workspace: Workspace
     tools: ToolRegistry
     gates: tuple[ApprovalGate, ...]
+    observe: Callable[[Event], None]
+    connect: BackendFactory
+    make_renderer: RendererFactory
+    make_teacher: TeacherFactory
+    make_frontend: FrontendFactory | None
 
 
-def _joined(
-    config: Config,
-    plugins: PluginManager,
-    additions: Additions,
-    prepared: _Prepared,
-    connection: Connection,
-    with_frontend: bool,
-) -> Assembly:
-    renderer = selected(plugins, "register_renderers", config.renderer)(connection.tokenizer, config.model_name)
-    trained = _training(config, plugins, connection, renderer, additions.learner)
+def _prepare(config: Config, plugins: PluginManager, additions: Additions, with_frontend: bool) -> _Prepared:
+    workspace = Workspace(config.workspace)
+    return _Prepared(
+        workspace,
+        _tools(config, plugins, workspace, additions.tools),
+        (*additions.gates, *(gate for _, gate in listed(plugins, "register_gates", config=config))),
+        observer(plugins),
+        selected(plugins, "register_backends", config.backend),
+        selected(plugins, "register_renderers", config.renderer),
+        selected(plugins, "register_teachers", config.teacher_regularization),
+        selected(plugins, "register_frontends", config.frontend) if with_frontend else None,
+    )
+
+
+def _joined(config: Config, prepared: _Prepared, connection: Connection, additions: Additions) -> Assembly:
+    renderer = prepared.make_renderer(connection.tokenizer, config.model_name)
+    trained = _training(config, prepared.make_teacher, connection, renderer, additions.learner)
     notes = (*_opening(config), *connection.notes, *trained.notes)
     remember = Remember()
     frontend: Frontend | None = None
-    if with_frontend:
-        around = Surroundings(config, prepared.workspace, remember, renderer, "\n".join(notes), trained.save)
-        frontend = selected(plugins, "register_frontends", config.frontend)(around)
+    if prepared.make_frontend is not None:
+        save = trained.saver.close if trained.saver is not None else _nothing
+        around = Surroundings(config, prepared.workspace, remember, renderer, notes, save)
+        frontend = prepared.make_frontend(around)
     last = () if frontend is None else (frontend,)
     agent = Agent(
         Policy(connection.backend, renderer, _sampling(config, trained.topk)),
@@ -155,7 +171,7 @@ def _joined(
         (*prepared.gates, remember, *last),
         learner=trained.saver,
         critics=(*additions.critics, *last),
-        observers=(observer(plugins),),
+        observers=(prepared.observe,),
         system=SYSTEM_PROMPT,
     )
     return Assembly(
@@ -163,31 +179,33 @@ def _joined(
     )
 
 
+async def _nothing() -> None:
+    """Saves nothing, where nothing is learned."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Training:
     """How corrections are learned, if they are."""
 
     saver: SaveEvery | None
-    save: Callable[[], Awaitable[str]]
     topk: int = 0
     notes: tuple[str, ...] = ()
 
 
 def _training(
-    config: Config, plugins: PluginManager, connection: Connection, renderer: Renderer, given: Learner | None
+    config: Config, make_teacher: TeacherFactory, connection: Connection, renderer: Renderer, given: Learner | None
 ) -> _Training:
-    backend, session = connection.backend, f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if not config.enable_training:
-        return _Training(None, lambda: backend.save(session), notes=("enable_training=false: corrections only deny",))
+        return _Training(None, notes=("enable_training=false: corrections deny, and are not learned",))
+    backend, session = connection.backend, f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     learner, topk, notes = given, 0, backend.capabilities.notes
     if learner is None:
         settings, said = _distillation(config, backend.capabilities)
-        make_teacher = selected(plugins, "register_teachers", config.teacher_regularization)
         teacher = make_teacher(backend, config.teacher_update_rate)
         learner = trainer = SDPOTrainer(backend, renderer, settings, teacher=teacher)
         topk, notes = trainer.topk or 0, (*notes, *said, *trainer.notes)
     saver = SaveEvery(learner, backend, every=config.save_every, name=session, discard=connection.discard)
-    return _Training(saver, saver.save_now, topk, notes)
+    return _Training(saver, topk, notes)
 
 
 def _distillation(config: Config, able: Capabilities) -> tuple[SDPOConfig, tuple[str, ...]]:
@@ -222,15 +240,6 @@ def _opening(config: Config) -> tuple[str, ...]:
     if config.load_checkpoint_path is not None:
         notes.append(f"going on from {config.load_checkpoint_path}")
     return tuple(notes)
-
-
-def _check_names(config: Config, plugins: PluginManager, with_frontend: bool) -> None:
-    """Misspelt names are told before anything is loaded."""
-    selected(plugins, "register_backends", config.backend)
-    selected(plugins, "register_renderers", config.renderer)
-    selected(plugins, "register_teachers", config.teacher_regularization)
-    if with_frontend:
-        selected(plugins, "register_frontends", config.frontend)
 
 
 def _tools(

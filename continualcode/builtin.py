@@ -85,9 +85,7 @@ def _terminal(around: Surroundings) -> Frontend:
 def _headless(around: Surroundings) -> Frontend:
     from continualcode.frontends.headless import Headless
 
-    if around.config.prompt is not None:
-        raise ConfigError("frontend=headless reads its requests from stdin; leave prompt away")
-    return Headless()
+    return Headless(workspace=around.workspace, prompt=around.config.prompt, save=around.save)
 
 
 async def _tinker(config: Config, progress: Progress) -> Connection:

@@ -21,7 +21,8 @@ class SaveEvery:
     Args:
         every: steps between saves; 0: only `close` and `save_now` save.
         name: of the session; checkpoints are called name-STEP.
-        discard: removes a checkpoint's path; with it only the newest `keep` of this session stay.
+        discard: removes a checkpoint's path; with it only the newest `keep` of this session stay, and the newest
+            alone once closed.
     """
 
     def __init__(
@@ -62,13 +63,14 @@ class SaveEvery:
         path = await self.backend.save(f"{self.name}-{self.steps}")
         self.unsaved -= saved
         self.paths.append(path)
-        await self._discard_old()
+        await self._discard_down_to(self.keep)
         return path
 
     async def close(self) -> str | None:
         """Saves what is not saved yet; the newest path, or None when nothing was ever learned. Raises BackendError."""
         if self.unsaved:
-            return await self.save_now()
+            await self.save_now()
+        await self._discard_down_to(1)
         return self.paths[-1] if self.paths else None
 
     async def _try_to_save(self) -> None:
@@ -77,8 +79,8 @@ class SaveEvery:
         except (BackendError, OSError) as error:
             _log.warning("learned, but not saved yet (%s); tried again after the next step", error)
 
-    async def _discard_old(self) -> None:
+    async def _discard_down_to(self, count: int) -> None:
         if self.discard is None:
             return
-        while len(self.paths) > self.keep:
+        while len(self.paths) > count:
             await asyncio.to_thread(self.discard, self.paths.pop(0))

@@ -117,7 +117,6 @@ async def _converse(config: Config) -> int:
 
 async def _leave(assembly: Assembly, journal: Journal) -> None:
     """Saves what was learned and says where it is."""
-    journal.close()
     try:
         with waiting("saving what was learned"):
             path = await assembly.close()

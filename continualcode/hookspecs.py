@@ -55,10 +55,11 @@ class Surroundings:
     remember: Remember
     """The gate that holds "always allow"; it is asked before the frontend."""
     renderer: Renderer
-    greeting: str
-    """What a person should know first: model, workspace, and every announced approximation, a line each."""
-    save: Callable[[], Awaitable[str]]
-    """Saves weights and optimiser state now; returns the path that loads them again."""
+    greeting: tuple[str, ...]
+    """What a person should know first: the model, and every announced approximation, a line each."""
+    save: Callable[[], Awaitable[str | None]]
+    """Saves what was learned and is not saved yet; the path that `load_checkpoint_path` takes, or None when nothing
+    was learned. To be called at the end; may be called twice."""
 
 
 FrontendFactory: TypeAlias = "Callable[[Surroundings], Frontend]"

@@ -34,7 +34,6 @@ class Journal:
         self.path = path
         self.broken = False
         """Whether writing failed; nothing more is written then, because lines would be missing."""
-        self._file: TextIO | None = None
 
     @hookimpl
     def observe(self, event: Event) -> None:
@@ -44,23 +43,15 @@ class Journal:
             self._append(event)
         except OSError as error:
             self.broken = True
-            self.close()
             _log.warning("this session is no longer recorded in %s: %s", self.path, error.strerror or error)
 
-    def close(self) -> None:
-        """Nothing more is written. May be called twice."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def _append(self, event: Event) -> None:
-        if self._file is None:
-            self._file = _open(self.path)
         line = {"time": round(time.time(), 3), "event": type(event).__name__, **_fields(event)}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
-        if isinstance(event, Learning | Learned | LearnFailed):
-            os.fsync(self._file.fileno())
+        with _open(self.path) as file:  # anew each time, so that there is nothing to close
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            if isinstance(event, Learning | Learned | LearnFailed):
+                os.fsync(file.fileno())
 
 
 def session_path(state_dir: Path) -> Path:

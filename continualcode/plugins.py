@@ -53,16 +53,18 @@ def asked(manager: PluginManager, hook: str, **offered: object) -> list[tuple[st
 
 def listed(manager: PluginManager, hook: str, **offered: object) -> list[tuple[str, Any]]:
     """The items of a hook that answers with a sequence, each with its owner's name."""
-    return [(owner, item) for owner, items in asked(manager, hook, **offered) for item in items]
+    answers = asked(manager, hook, **offered)
+    for owner, items in answers:
+        if not isinstance(items, Sequence) or isinstance(items, str):
+            raise PluginError(f"plug-in '{owner}': {hook} returned {type(items).__name__}, not a sequence")
+    return [(owner, item) for owner, items in answers for item in items]
 
 
 def named(manager: PluginManager, hook: str) -> Mapping[str, Any]:
     """The factories of a hook that answers with a mapping. Raises PluginError when two plug-ins own one name."""
     found: dict[str, Any] = {}
     owners: dict[str, str] = {}
-    for owner, factories in asked(manager, hook):
-        if not isinstance(factories, Mapping):
-            raise PluginError(f"plug-in '{owner}': {hook} returned {type(factories).__name__}, not a mapping of names")
+    for owner, factories in _mappings(manager, hook):
         for name, factory in factories.items():
             if name in owners:
                 raise PluginError(owned_twice(f"{_noun(hook)} '{name}'", owner, owners[name]))
@@ -101,16 +103,24 @@ def inventory(manager: PluginManager, config: Config) -> Mapping[str, Mapping[st
     found: dict[str, dict[str, list[str]]] = {name: {} for name, _ in manager.list_name_plugin()}
     tools = listed(manager, "register_tools", config=config, workspace=Workspace(config.workspace))
     for owner, item in reversed(tools):
-        found[owner].setdefault("tools", []).insert(0, item.spec.name if isinstance(item, Tool) else item.__name__)
+        found[owner].setdefault("tools", []).insert(0, item.spec.name if isinstance(item, Tool) else _name_of(item))
     for owner, gate in listed(manager, "register_gates", config=config):
         found[owner].setdefault("gates", []).append(type(gate).__name__)
     for hook in HOOKS:
         if hook not in ("register_tools", "register_gates", "observe"):
-            for owner, factories in asked(manager, hook):
+            for owner, factories in _mappings(manager, hook):
                 found[owner][hook.removeprefix("register_")] = sorted(factories)
     for implementation in _implementations(manager, "observe"):
         found[implementation.plugin_name]["observes"] = ["every event"]
     return found
+
+
+def _mappings(manager: PluginManager, hook: str) -> list[tuple[str, Mapping[str, Any]]]:
+    answers = asked(manager, hook)
+    for owner, factories in answers:
+        if not isinstance(factories, Mapping):
+            raise PluginError(f"plug-in '{owner}': {hook} returned {type(factories).__name__}, not a mapping of names")
+    return answers
 
 
 def _implementations(manager: PluginManager, hook: str) -> list[HookImpl]:

@@ -1,8 +1,9 @@
-"""Fixtures shared by all folders: a Tinker server on loopback, the official client to it, and a model that is one matrix."""
+"""Fixtures shared by all folders: a Tinker server on loopback, the official client to it, and a machine without settings."""
 
 import asyncio
 import gc
 import importlib.util
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -84,3 +85,45 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "official_client" in item.fixturenames:
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
+
+
+@pytest.fixture
+def isolated(monkeypatch, tmp_path):
+    """No settings of this machine: empty user folders, a folder `work` to be in. Returns the folder around it."""
+    for name in list(os.environ):
+        if name.startswith(("CONTINUALCODE_", "TINKER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+@pytest.fixture
+def scripted_plugin():
+    """Makes a plug-in that adds backend `scripted`, which is the ScriptedBackend given, and renderer `bytes`."""
+    from continualcode import hookimpl
+    from continualcode.hookspecs import Connection
+    from continualcode.testing import BytesRenderer
+
+    class Scripted:
+        def __init__(self, backend):
+            self.backend, self.closed = backend, 0
+
+        async def connect(self, config, progress):
+            progress("raising the curtain")
+            return Connection(self.backend, None, self.close, notes=("a scripted model",))
+
+        async def close(self):
+            self.closed += 1
+
+        @hookimpl
+        def register_backends(self):
+            return {"scripted": self.connect}
+
+        @hookimpl
+        def register_renderers(self):
+            return {"bytes": lambda tokenizer, model_name: BytesRenderer()}
+
+    return Scripted

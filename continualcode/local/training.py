@@ -8,32 +8,24 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tinker import types
 from tinker.lib.public_interfaces.api_future import APIFuture
-from torch.utils.checkpoint import checkpoint as recompute
 
 from continualcode.errors import CapabilityError, ConfigError
 from continualcode.local import checkpoint, losses
-from continualcode.local.engine import CHUNK
 from continualcode.local.future import ClientFuture
+from continualcode.local.gradients import Gradients, Item, Loss, Result
 from continualcode.local.lora import Adam, Adapter
 from continualcode.local.sampling import SamplingClient, input_tokens
 
 if TYPE_CHECKING:
     from continualcode.local.model import Model
 
-CustomLoss = Callable[[list[types.Datum], list[Any]], tuple[Any, dict[str, float]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Datum:
-    tokens: list[int]
-    inputs: Mapping[str, torch.Tensor]
+CustomLoss = Callable[[list[types.Datum], list[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]
 
 
 class TrainingClient:
@@ -49,20 +41,23 @@ class TrainingClient:
         self._model = model
         self._adapter = adapter
         self._folder = folder
+        self._gradients = Gradients(model.engine, adapter)
 
     def forward(
         self, data: list[types.Datum], loss_fn: str, loss_fn_config: Mapping[str, float | str] | None = None
     ) -> APIFuture[types.ForwardBackwardOutput]:
         """The loss and the log-probabilities of the targets, without a gradient."""
         checked = self._check(data, loss_fn, loss_fn_config)
-        return self._model.worker.submit(lambda stop: self._forward(checked, loss_fn, loss_fn_config))
+        loss = Loss(loss_fn, loss_fn_config)
+        return self._model.worker.submit(lambda stop: _output(self._gradients.forward(checked, loss)))
 
     def forward_backward(
         self, data: list[types.Datum], loss_fn: str, loss_fn_config: Mapping[str, float | str] | None = None
     ) -> APIFuture[types.ForwardBackwardOutput]:
         """The same, and adds the loss's gradient to what the next `optim_step` applies."""
         checked = self._check(data, loss_fn, loss_fn_config)
-        return self._model.worker.submit(lambda stop: self._forward_backward(checked, loss_fn, loss_fn_config))
+        loss = Loss(loss_fn, loss_fn_config)
+        return self._model.worker.submit(lambda stop: _output(self._gradients.backward(checked, loss)))
 
     def forward_backward_custom(
         self, data: list[types.Datum], loss_fn: CustomLoss, *, loss_type_input: Literal["logprobs"] | None = None
@@ -77,7 +72,22 @@ class TrainingClient:
             raise ConfigError(f"loss_type_input is 'logprobs', not {loss_type_input!r}")
         plain = [_targets_alone(datum) for datum in data]
         checked = self._check(plain, "cross_entropy", None)
-        return self._model.worker.submit(lambda stop: self._custom(data, checked, loss_fn))
+
+        def work(stop: Callable[[], bool]) -> types.ForwardBackwardOutput:
+            metrics: dict[str, float] = {}
+
+            def loss(logprobs: list[torch.Tensor]) -> torch.Tensor:
+                value, found = loss_fn(data, logprobs)
+                metrics.update(found)
+                return value
+
+            value, results = self._gradients.backward_through(checked, loss)
+            output = _output(results)
+            surrogate = output.metrics.pop("loss:sum")
+            output.metrics.update({**metrics, "loss:sum": float(value), "surrogate_loss:sum": surrogate})
+            return output
+
+        return self._model.worker.submit(work)
 
     def optim_step(
         self, optim_params: types.AdamParams | None = None, *, adam_params: types.AdamParams | None = None
@@ -213,7 +223,7 @@ class TrainingClient:
         """The transformers tokenizer."""
         return self._model.tokenizer
 
-    def _check(self, data: list[types.Datum], loss_fn: str, config: Mapping[str, float | str] | None) -> list[_Datum]:
+    def _check(self, data: list[types.Datum], loss_fn: str, config: Mapping[str, float | str] | None) -> list[Item]:
         if not data:
             raise ConfigError("no data: forward and forward_backward need at least one datum")
         checked = []
@@ -225,85 +235,8 @@ class TrainingClient:
             targets, vocabulary = inputs["target_tokens"], self._model.engine.network.vocabulary
             if min(tokens) < 0 or max(tokens) >= vocabulary or targets.min() < 0 or targets.max() >= vocabulary:
                 raise ConfigError(f"token ids and targets must be 0..{vocabulary - 1}")
-            checked.append(_Datum(tokens, inputs))
+            checked.append(Item(tokens, inputs))
         return checked
-
-    def _forward(self, data: list[_Datum], loss_fn: str, config: losses.LossConfig) -> types.ForwardBackwardOutput:
-        logprobs = [self._scores(datum) for datum in data]
-        return _output(
-            [(lp, losses.elementwise(loss_fn, lp, d.inputs, config)) for d, lp in zip(data, logprobs, strict=True)]
-        )
-
-    def _scores(self, datum: _Datum) -> torch.Tensor:
-        """Log-probabilities of the targets, in their shape."""
-        targets = datum.inputs["target_tokens"].to(self._model.engine.network.device)
-        wide = targets.reshape(len(datum.tokens), -1)
-        chunks = self._model.engine.distributions(self._adapter.weights, datum.tokens, range(len(datum.tokens)))
-        picked = [lp.gather(-1, ids) for lp, ids in zip(chunks, torch.split(wide, CHUNK), strict=True)]
-        return torch.cat(picked).reshape(targets.shape).cpu()
-
-    def _forward_backward(
-        self, data: list[_Datum], loss_fn: str, config: losses.LossConfig
-    ) -> types.ForwardBackwardOutput:
-        before = self._adapter.grad.clone() if self._adapter.has_gradient else None
-        try:
-            output = _output([self._backward(datum, loss_fn, config) for datum in data])
-        except BaseException:
-            self._adapter.clear_gradient()
-            if before is not None:
-                self._adapter.grad.copy_(before)
-                self._adapter.has_gradient = True
-            raise
-        self._adapter.has_gradient = True
-        return output
-
-    def _backward(self, datum: _Datum, loss_fn: str, config: losses.LossConfig) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds one datum's gradient; returns log-probabilities and loss in the shape of its targets."""
-        network = self._model.engine.network
-        rows = _rows(datum, loss_fn)
-        logprobs, losses_out = (torch.zeros(datum.inputs["target_tokens"].shape) for _ in range(2))
-        if not len(rows):
-            return logprobs, losses_out
-        inputs = {key: tensor[rows].to(network.device) for key, tensor in datum.inputs.items()}
-        last = int(rows[-1]) + 1
-        weights = self._adapter.trainable()
-        with torch.enable_grad():
-            tokens = torch.tensor([datum.tokens[:last]], device=network.device)
-            features = network.read(weights, tokens, None, rows.to(network.device))[0]
-
-            def score(piece: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-                logits = network.logits(weights, piece)
-                return logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
-
-            ids = inputs["target_tokens"].reshape(len(rows), -1)
-            pieces = zip(torch.split(features, CHUNK), torch.split(ids, CHUNK), strict=True)
-            if len(rows) <= CHUNK:
-                scores = score(features, ids)
-            else:
-                scores = torch.cat([recompute(score, *piece, use_reentrant=False) for piece in pieces])
-            scores = scores.reshape(inputs["target_tokens"].shape)
-            loss = losses.elementwise(loss_fn, scores, inputs, config)
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-        logprobs[rows], losses_out[rows] = scores.detach().float().cpu(), loss.detach().float().cpu()
-        return logprobs, losses_out
-
-    def _custom(
-        self, data: list[types.Datum], checked: list[_Datum], loss_fn: CustomLoss
-    ) -> types.ForwardBackwardOutput:
-        logprobs = [self._scores(datum).requires_grad_() for datum in checked]
-        with torch.enable_grad():
-            loss, metrics = loss_fn(data, logprobs)
-            gradients = torch.autograd.grad(loss, logprobs, allow_unused=True)
-        if any(gradient is None for gradient in gradients):
-            raise ConfigError("the custom loss does not depend on the logprobs of every datum")
-        linear = [
-            _Datum(datum.tokens, {"target_tokens": datum.inputs["target_tokens"], "weights": -gradient})
-            for datum, gradient in zip(checked, gradients, strict=True)
-        ]
-        output = self._forward_backward(linear, "cross_entropy", None)
-        surrogate = output.metrics.pop("loss:sum")
-        output.metrics.update({**metrics, "loss:sum": float(loss.detach()), "surrogate_loss:sum": surrogate})
-        return output
 
     def _save(
         self, folder: Path, ttl: int | None, metadata: dict[str, str] | None, *, optimizer: bool, overwrite: bool
@@ -353,23 +286,15 @@ def _targets_alone(datum: types.Datum) -> types.Datum:
     return types.Datum(datum.model_input, {"target_tokens": targets, "weights": weights})
 
 
-def _rows(datum: _Datum, loss_fn: str) -> torch.Tensor:
-    """Positions that have to be computed."""
-    if loss_fn != "cross_entropy":
-        return torch.arange(len(datum.tokens))
-    weights = datum.inputs["weights"].reshape(len(datum.tokens), -1)
-    return (weights != 0).any(1).nonzero()[:, 0]
-
-
-def _output(results: list[tuple[torch.Tensor, torch.Tensor]]) -> types.ForwardBackwardOutput:
+def _output(results: list[Result]) -> types.ForwardBackwardOutput:
     return types.ForwardBackwardOutput(
         loss_fn_output_type="ArrayRecord",
         loss_fn_outputs=[
             {
-                "logprobs": types.TensorData.from_torch(logprobs.float()),
-                "elementwise_loss": types.TensorData.from_torch(loss.float()),
+                "logprobs": types.TensorData.from_torch(result.logprobs.float()),
+                "elementwise_loss": types.TensorData.from_torch(result.loss.float()),
             }
-            for logprobs, loss in results
+            for result in results
         ],
-        metrics={"loss:sum": float(sum(loss.double().sum() for _, loss in results))},
+        metrics={"loss:sum": float(sum(result.loss.double().sum() for result in results))},
     )

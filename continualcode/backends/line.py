@@ -57,6 +57,12 @@ class Line:
         """Calls what may block (making clients does, in every SDK) on a thread of its own, and waits for what it gives."""
         return await self.wait(_in_thread(lambda: function(*args, **kwargs)))
 
+    async def ask(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Calls at once, on this thread and in order, what only submits; and waits for what it gives."""
+        with translated():
+            pending = function(*args, **kwargs)
+        return await self.wait(pending)
+
     async def wait(self, pending: Any) -> Any:
         """What a future of any kind gives, or a value that is none. Errors are those of continualcode.errors."""
         with translated():

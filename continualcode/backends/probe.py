@@ -7,6 +7,7 @@ every vocabulary, and the numbers of one request are held against those of anoth
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -16,12 +17,11 @@ import numpy as np
 from continualcode.backends import alignment
 from continualcode.backends.line import Line
 from continualcode.backends.sampler import TinkerSampler
-from continualcode.errors import AlignmentError, BackendError, BackendUnavailableError, CapabilityError
+from continualcode.errors import AlignmentError, BackendError, BackendUnavailableError, CapabilityError, ConfigError
 from continualcode.types import Capabilities, Completion, Example, Floats, Sampling, Tokens
 
 PROMPT: Tokens = (1, 2, 3, 4)
 _WIDTHS = (100, 20)  # the paper's K, then what vLLM gives by default
-_WITHIN = 30.0
 _SAMPLED_AGAINST_RESCORED = 0.5  # mean |difference| in nats; numerical noise of hosted models stays far below
 _NOISE = 0.05
 
@@ -69,30 +69,32 @@ class Probe:
 
 @dataclass(slots=True)
 class _Notes:
-    """Runs what a service may be unable to do, and keeps why it is."""
+    """Runs what a service may be unable to do, and keeps why it is. `within`: seconds it may take to find out."""
 
+    within: float
     lines: list[str] = field(default_factory=list)
 
     async def attempt(self, what: str, answer: Awaitable[T]) -> T | None:
         try:
-            async with asyncio.timeout(_WITHIN):
+            async with asyncio.timeout(self.within):
                 return await answer
         except BackendUnavailableError:
             raise
         except CapabilityError:
             pass  # the SDK or the answer has no place for it: the capabilities say so
         except TimeoutError:
-            self.lines.append(f"{what}: no answer within {_WITHIN:g} s")
-        except BackendError as error:
+            self.lines.append(f"{what}: no answer within {self.within:.0f} s")
+        except (BackendError, ConfigError) as error:
             self.lines.append(f"{what}: {error}")
         return None
 
 
 async def probe(client: Any, training: Any, line: Line, context_length: int | None) -> Probe:
     """Asks a sampling client of fresh weights and the training client it came from."""
-    notes = _Notes()
     sampler = TinkerSampler(client, line=line)
+    began = time.perf_counter()
     truth_T = await sampler.logprobs(PROMPT[:1], PROMPT[1:])
+    notes = _Notes(within=10 + 10 * (time.perf_counter() - began))
     (sampled, rescored_T), top, chosen, last_n, single, double = await asyncio.gather(
         _sampled(sampler, notes),
         _top(sampler, truth_T, notes),
@@ -196,7 +198,7 @@ def example(width: int) -> Example:
 
 async def _forward(training: Any, line: Line, width: int) -> tuple[Floats, Mapping[str, float]]:
     probed = example(width)
-    output = await line.wait(training.forward([alignment.datum(probed)], "cross_entropy"))
+    output = await line.ask(training.forward, [alignment.datum(probed)], "cross_entropy")
     (fields,) = output.loss_fn_outputs
     if "logprobs" not in fields:
         raise AlignmentError("a forward pass gives no logprobs")

@@ -49,13 +49,12 @@ class TinkerSampler:
         """
         self._fit(prompt, sampling.max_tokens)
         wanted = self._candidates(sampling.candidates)
-        response = await self._line.wait(
-            self._client.sample(
-                prompt=types.ModelInput.from_ints(list(prompt)),
-                num_samples=n,
-                sampling_params=_params(sampling),
-                **({"topk_sample_logprobs": wanted} if wanted else {}),
-            )
+        response = await self._line.ask(
+            self._client.sample,
+            prompt=types.ModelInput.from_ints(list(prompt)),
+            num_samples=n,
+            sampling_params=_params(sampling),
+            **({"topk_sample_logprobs": wanted} if wanted else {}),
         )
         if len(response.sequences) != n:
             raise BackendError(f"asked for {n} completions, got {len(response.sequences)}")
@@ -68,7 +67,7 @@ class TinkerSampler:
             return np.zeros(0)
         scored = types.ModelInput.from_ints(list(prompt + completion))
         only = {"prompt_logprobs_last_n": len(completion)} if self._last_n else {}
-        rows = await self._line.wait(self._client.compute_logprobs(scored, **only))
+        rows = await self._line.ask(self._client.compute_logprobs, scored, **only)
         cut = alignment.tail(rows, len(prompt), len(completion))
         return alignment.checked(cut, (len(completion),), "logprobs")
 
@@ -122,14 +121,13 @@ class TinkerSampler:
         )
 
     async def _score(self, prompt: Tokens, completion: Tokens, **extra: Any) -> Any:
-        return await self._line.wait(
-            self._client.sample(
-                prompt=types.ModelInput.from_ints(list(prompt + completion)),
-                num_samples=1,
-                sampling_params=types.SamplingParams(max_tokens=1),
-                include_prompt_logprobs=True,
-                **extra,
-            )
+        return await self._line.ask(
+            self._client.sample,
+            prompt=types.ModelInput.from_ints(list(prompt + completion)),
+            num_samples=1,
+            sampling_params=types.SamplingParams(max_tokens=1),
+            include_prompt_logprobs=True,
+            **extra,
         )
 
     def _able(self, argument: str, known: Callable[[Capabilities], bool]) -> bool:

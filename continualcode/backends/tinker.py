@@ -16,7 +16,7 @@ import numpy as np
 from tinker import types
 
 from continualcode.backends import alignment
-from continualcode.backends.line import Line, said, url_of
+from continualcode.backends.line import Line, said, translated, url_of
 from continualcode.backends.probe import Probe, probe
 from continualcode.backends.sampler import TinkerSampler
 from continualcode.errors import (
@@ -125,13 +125,13 @@ class TinkerBackend:
             return []
         data = [alignment.datum(example) for example in examples]
         async with self._one_step:
-            output = await self.line.wait(self._training.forward(data, "cross_entropy"))
+            output = await self.line.ask(self._training.forward, data, "cross_entropy")
         return _logprobs(output.loss_fn_outputs, examples)
 
     async def save(self, name: str) -> str:
         """Keeps weights and optimiser state; returns the path that `load_checkpoint_path` takes."""
         async with self._one_step:
-            return str((await self.line.wait(self._training.save_state(name))).path)
+            return str((await self.line.ask(self._training.save_state, name)).path)
 
     async def close(self) -> None:
         """Waits for a step under way. The service is its owner's to close."""
@@ -157,8 +157,9 @@ class TinkerBackend:
     async def _submit(
         self, calls: list[list[types.Datum]], examples: Sequence[Example], learning_rate: float
     ) -> Metrics:
-        gradients = [self._training.forward_backward(data, "cross_entropy") for data in calls]
-        update = self._training.optim_step(types.AdamParams(learning_rate=learning_rate))
+        with translated():
+            gradients = [self._training.forward_backward(data, "cross_entropy") for data in calls]
+            update = self._training.optim_step(types.AdamParams(learning_rate=learning_rate))
         newest = self.line.call(self._training.save_weights_and_get_sampling_client)
         waits = [*(self.line.wait(gradient) for gradient in gradients), self.line.wait(update), newest]
         *outputs, updated, client = await asyncio.gather(*waits, return_exceptions=True)

@@ -169,20 +169,21 @@ class WireServer:
         message = pb.ForwardBackwardRequest.FromString(await request.body())
         model = self._models[message.model_id]
         method = model.forward if message.forward_only else model.forward_backward
-        pending = method([decoded_datum(datum) for datum in message.data], message.loss_fn)
+        data = [decoded_datum(datum) for datum in message.data]
         name = "forward" if message.forward_only else "forward_backward"
-        return self._promise(name, self._then(pending, encoded_output))
+        return self._promise(name, self._then(lambda: method(data, message.loss_fn), encoded_output))
 
     async def optim_step(self, request):
         body = await request.json()
-        pending = self._models[body["model_id"]].optim_step(types.AdamParams(**body["adam_params"]))
-        return self._promise("optim_step", self._then(pending, lambda done: {"metrics": done.metrics or {}}))
+        params = types.AdamParams(**body["adam_params"])
+        submit = lambda: self._models[body["model_id"]].optim_step(params)  # noqa: E731
+        return self._promise("optim_step", self._then(submit, lambda done: {"metrics": done.metrics or {}}))
 
     async def save_weights(self, request):
         body = await request.json()
-        pending = self._models[body["model_id"]].save_state(body["path"])
+        submit = lambda: self._models[body["model_id"]].save_state(body["path"])  # noqa: E731
         return self._promise(
-            "save_weights", self._then(pending, lambda done: {"type": "save_weights", "path": done.path})
+            "save_weights", self._then(submit, lambda done: {"type": "save_weights", "path": done.path})
         )
 
     async def save_weights_for_sampler(self, request):
@@ -216,14 +217,14 @@ class WireServer:
         }
         if asked is not None:
             extra["target_prompt_logprobs"] = types.TensorData(**asked)
-        pending = self._samplers[body["sampling_session_id"]].sample(
+        submit = lambda: self._samplers[body["sampling_session_id"]].sample(  # noqa: E731
             prompt=types.ModelInput.from_ints(tokens),
             num_samples=body["num_samples"],
             sampling_params=types.SamplingParams(**body["sampling_params"]),
             include_prompt_logprobs=bool(body.get("prompt_logprobs")),
             **extra,
         )
-        promise = self._promise("asample", self._then(pending, encoded_sample))
+        promise = self._promise("asample", self._then(submit, encoded_sample))
         return promise | {"sample_sequence_ids": [f"sequence-{next(self._ids)}" for _ in range(body["num_samples"])]}
 
     async def retrieve_future(self, request):
@@ -255,8 +256,8 @@ class WireServer:
         return {"request_id": name}
 
     @staticmethod
-    async def _then(pending, encode):
-        return encode(await settled(pending))
+    async def _then(submit, encode):
+        return encode(await settled(submit()))
 
 
 def decoded_datum(message):

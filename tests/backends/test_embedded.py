@@ -1,0 +1,109 @@
+"""The embedded engine behind the wire format: the official client must give the numbers it has in process."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from continualcode.backends import TinkerBackend
+from continualcode.local import ServiceClient
+from continualcode.types import Example, Sampling
+
+PROMPT, TOKENS = (7, 3, 11, 2, 30), (5, 9, 40, 1)
+EXAMPLE = Example(
+    PROMPT,
+    TOKENS,
+    np.array([[5, 6, 7], [9, 2, 3], [40, 41, 42], [1, 8, 12]]),
+    np.array([[1.0, -0.5, 0.0], [-2.0, 0.3, 0.7], [0.0, 0.0, 0.0], [0.5, 0.25, -1.0]]),
+)
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tmp_path_factory):
+    """Folder of a random Llama small enough to be exact and quick."""
+    folder = tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.4,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """Makes embedded engines."""
+    made = []
+
+    def make():
+        made.append(ServiceClient(state_dir=tmp_path / str(len(made)), device="cpu", dtype="float32"))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+@pytest.fixture
+async def pair(engine, wire_server, official_client, tiny_llama):
+    """The same model with the same seed, in process and over HTTP."""
+    remote = official_client(wire_server(engine()).url)
+    return [await TinkerBackend.connect(service, model_name=tiny_llama, seed=3) for service in (engine(), remote)]
+
+
+async def test_every_token_has_the_same_logprobs_over_http_and_in_process(pair):
+    local, remote = pair
+    assert replace(local.capabilities, notes=()) == replace(remote.capabilities, notes=())
+    assert local.capabilities.distillation_topk == 20, "of a vocabulary of 64, in which 100 cannot be had"
+    (completion,) = await local.sampler.sample(PROMPT, Sampling(max_tokens=6, candidates=4, seed=1))
+    local_T, remote_T = [await backend.sampler.logprobs(PROMPT, completion.tokens) for backend in pair]
+    np.testing.assert_allclose(remote_T, local_T, atol=1e-4)
+    np.testing.assert_allclose(remote_T, completion.logprobs_T, atol=1e-4)
+    assert np.abs(np.diff(remote_T)).min() > 1e-2, "a shift by one would show"
+    ids_TK, candidates_TK = completion.candidates
+    chosen_TK = await remote.sampler.candidate_logprobs(PROMPT, completion.tokens, ids_TK)
+    np.testing.assert_allclose(chosen_TK, candidates_TK, atol=1e-4)
+    top_ids_TK, top_TK = await remote.sampler.top_logprobs(PROMPT, completion.tokens, 4)
+    np.testing.assert_array_equal(top_ids_TK, ids_TK)
+    np.testing.assert_allclose(top_TK, candidates_TK, atol=1e-4)
+
+
+async def test_the_trainer_agrees_with_the_sampler_token_by_token(pair):
+    for backend in pair:
+        (trained_TK,) = await backend.forward([EXAMPLE])
+        scored_TK = await backend.sampler.candidate_logprobs(PROMPT, TOKENS, EXAMPLE.ids_TK)
+        np.testing.assert_allclose(trained_TK, scored_TK, atol=1e-4)
+
+
+async def test_a_step_over_http_gives_the_logprobs_it_gives_in_process(pair):
+    before_T = await pair[0].sampler.logprobs(PROMPT, TOKENS)
+    after = []
+    for backend in pair:
+        for _ in range(2):
+            metrics = await backend.train_step([EXAMPLE], learning_rate=1e-3)
+        after.append((await backend.sampler.logprobs(PROMPT, TOKENS), metrics["loss"]))
+        np.testing.assert_allclose(await backend.initial_sampler.logprobs(PROMPT, TOKENS), before_T, atol=1e-4)
+    np.testing.assert_allclose(after[1][0], after[0][0], atol=1e-4)
+    assert after[1][1] == pytest.approx(after[0][1], abs=1e-4)
+    assert np.abs(after[0][0] - before_T).max() > 1e-2
+
+
+async def test_a_state_saved_over_http_goes_on_in_a_new_client(pair, engine, wire_server, official_client, tiny_llama):
+    _, remote = pair
+    await remote.train_step([EXAMPLE], learning_rate=1e-3)
+    path = await remote.save("one")
+    again = await TinkerBackend.connect(
+        official_client(wire_server(engine()).url), model_name=tiny_llama, load_checkpoint_path=path
+    )
+    for backend in (remote, again):
+        await backend.train_step([EXAMPLE], learning_rate=1e-3)
+    np.testing.assert_allclose(
+        await again.sampler.logprobs(PROMPT, TOKENS), await remote.sampler.logprobs(PROMPT, TOKENS), atol=1e-4
+    )

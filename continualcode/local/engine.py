@@ -6,6 +6,7 @@ W scored rows, V vocabulary. Row i is the distribution of the token after positi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -100,21 +101,27 @@ class Engine:
             cache = cache.repeat(len(samples))
         generators = [_generator(draw.seed, index) for index in range(len(samples))]
         logits = self.network.logits(weights, features).expand(len(samples), -1)
+        with one_thread():
+            self._extend(weights, cache, logits, _Drawing(samples, draw, generators, stop))
+        if len(samples) == 1:
+            self.prefix.put(_version(weights), [*prompt, *samples[0].tokens], cache)
+
+    def _extend(self, weights: Weights | None, cache: Cache, logits: Tensor, drawing: _Drawing) -> None:
+        """Token by token until every sample has finished."""
+        samples, draw = drawing.samples, drawing.draw
         active = list(range(len(samples)))
         here = torch.zeros(1, dtype=torch.long, device=self.network.device)
         while True:
-            stop_if_asked(stop)
-            ids = self._choose(logits, [samples[i] for i in active], draw, [generators[i] for i in active])
+            stop_if_asked(drawing.stop)
+            ids = self._choose(logits, [samples[i] for i in active], draw, [drawing.generators[i] for i in active])
             running = [row for row, i in enumerate(active) if not self._finished(samples[i], draw)]
             if not running:
-                break
+                return
             if len(running) < len(active):
                 cache.keep(running)
                 active, ids = [active[row] for row in running], ids[running]
             tokens = ids[:, None].to(self.network.device)
             logits = self.network.logits(weights, self.network.read(weights, tokens, cache, here)[:, 0])
-        if len(samples) == 1:
-            self.prefix.put(_version(weights), [*prompt, *samples[0].tokens], cache)
 
     def _read(
         self, weights: Weights | None, tokens: Sequence[int], rows: Sequence[int], room: int = 0
@@ -163,6 +170,26 @@ class Engine:
             raise ConfigError("stop strings need a tokenizer")
         tail = self._decode(tokens[-(max(map(len, strings)) + 8) :])
         return any(string in tail for string in strings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    samples: list[Sample]
+    draw: Draw
+    generators: list[torch.Generator]
+    stop: Callable[[], bool]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Decoding on one thread: its operations are so small that a second one that has to wait for a busy core costs ten
+    times what it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick(logprobs: Tensor, draw: Draw, generators: list[torch.Generator]) -> Tensor:

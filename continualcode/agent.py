@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from continualcode.errors import BackendError, BackendUnavailableError
+from continualcode.errors import BackendUnavailableError, ContinualCodeError
 from continualcode.events import (
     Asked,
     Event,
@@ -195,7 +195,7 @@ class Agent:
         except BackendUnavailableError as error:
             yield LearnFailed(self.pending, str(error))
             return
-        except BackendError as error:  # these lessons cannot be learned here; they must not block later ones
+        except ContinualCodeError as error:  # these lessons cannot be learned here; they must not block later ones
             refused, self.pending = self.pending, ()
             yield LearnFailed(refused, str(error))
             return

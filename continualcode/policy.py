@@ -26,7 +26,8 @@ class Policy:
     Args:
         model: a Backend, or anything with a `sampler`.
         renderer: turns conversations to tokens and tokens to replies for this model's family.
-        sampling: temperature 1 is what training needs; `stop` defaults to the renderer's.
+        sampling: temperature 1 is what training needs; `stop` defaults to the renderer's. A seed makes the series of
+            proposals repeatable, each with a seed of its own, so that a retry is not the same draw again.
     """
 
     def __init__(self, model: Model, renderer: Renderer, sampling: Sampling = DEFAULT_SAMPLING) -> None:
@@ -34,6 +35,7 @@ class Policy:
             raise ConfigError(f"max_tokens >= 1, temperature >= 0 and 0 < top_p <= 1 are needed, not {sampling}")
         self.model, self.renderer = model, renderer
         self.sampling = sampling if sampling.stop else replace(sampling, stop=renderer.stop)
+        self._asked = 0
 
     async def propose(self, conversation: Conversation) -> Turn:
         """One proposal. Raises BackendError when the model cannot be asked."""
@@ -42,8 +44,14 @@ class Policy:
     async def propose_many(self, conversation: Conversation, n: int) -> Sequence[Turn]:
         """n independent proposals for the same conversation."""
         prompt = self.renderer.prompt(conversation)
-        completions = await self.model.sampler.sample(prompt, self.sampling, n)
+        completions = await self.model.sampler.sample(prompt, self._next_sampling(), n)
         return [Turn(conversation, self._read(completion), completion) for completion in completions]
+
+    def _next_sampling(self) -> Sampling:
+        if self.sampling.seed is None:
+            return self.sampling
+        self._asked += 1
+        return replace(self.sampling, seed=self.sampling.seed + self._asked - 1)
 
     def _read(self, completion: Completion) -> Reply:
         reply = self.renderer.parse(completion.tokens)

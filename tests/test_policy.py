@@ -43,3 +43,21 @@ async def test_the_newest_weights_are_asked():
 def test_sampling_that_cannot_work_is_refused(wrong):
     with pytest.raises(ConfigError):
         Policy(ScriptedBackend(), BytesRenderer(), Sampling(**wrong))
+
+
+async def test_with_a_seed_every_proposal_is_another_draw_and_the_series_repeats():
+    class Seeds:
+        def __init__(self):
+            self.seen = []
+            self.sampler = self
+
+        async def sample(self, prompt, sampling, n=1):
+            self.seen.append(sampling.seed)
+            return await ScriptedBackend(["a"]).sampler.sample(prompt, sampling, n)
+
+    first, second = Seeds(), Seeds()
+    for seeds in (first, second):
+        policy = Policy(seeds, BytesRenderer(), Sampling(seed=7))
+        for _ in range(3):
+            await policy.propose(ASK)
+    assert first.seen == second.seen == [7, 8, 9]

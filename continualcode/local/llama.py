@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from continualcode.local.linear import Linear, row_of
 from continualcode.local.lora import Group, Part, Slot, Weights
+from continualcode.local.operations import attend, rms_norm, swiglu
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -91,19 +91,16 @@ class Llama:
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
         self._query_rows, self._key_rows = heads * self.head_size, self.key_heads * self.head_size
         self.layers_count: int = config.num_hidden_layers
-        self._embedding = _required(read_tensor, "model.embed_tokens.weight")
-        self.dtype, self.device = self._embedding.dtype, self._embedding.device
+        embedding = _required(read_tensor, "model.embed_tokens.weight")
+        self.dtype, self.device, self.vocabulary = embedding.dtype, embedding.device, int(embedding.shape[0])
         self._layers = [self._load(f"model.layers.{i}", read_tensor, quantize) for i in range(self.layers_count)]
         self._norm = _required(read_tensor, "model.norm.weight")
         self._tied = bool(config.tie_word_embeddings)
-        head = self._embedding if self._tied else _required(read_tensor, "lm_head.weight")
+        head = embedding if self._tied else _required(read_tensor, "lm_head.weight")
         self._head = Linear(head, None, quantize=quantize)
+        self._embedding = self._head.weight if self._tied else embedding.clone()
         self._rope: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
         self.groups = self._groups()
-
-    @property
-    def vocabulary(self) -> int:
-        return int(self._embedding.shape[0])
 
     @property
     def context_length(self) -> int:
@@ -119,7 +116,7 @@ class Llama:
             cache.reserve(new)
         rope = self._rope_at(start, start + new)
         every = torch.arange(new, device=self.device)
-        x = F.embedding(tokens_BN, self._embedding)
+        x = self._embedding[tokens_BN]
         for index, layer in enumerate(self._layers):
             rows = wanted if index == self.layers_count - 1 and len(wanted) < new else every
             x = self._block(index, layer, weights, x, rope, cache, rows, start)
@@ -153,9 +150,8 @@ class Llama:
         k = _rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.append(index, k, v)
-        x = (x[:, rows] if partial else x) + layer.o(_attend(q, k, v, rows, start, partial), parts[1])
-        gate, up = layer.gate_up(self._rms(x, layer.mlp_norm), parts[2]).chunk(2, -1)
-        return x + layer.down(F.silu(gate) * up, parts[3])
+        x = (x[:, rows] if partial else x) + layer.o(attend(q, k, v, rows if partial else None, start), parts[1])
+        return x + layer.down(swiglu(layer.gate_up(self._rms(x, layer.mlp_norm), parts[2])), parts[3])
 
     def _qkv(
         self, layer: _Layer, part: Part | None, x: Tensor, rows: Tensor, partial: bool
@@ -173,9 +169,7 @@ class Llama:
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.dtype == torch.float32:
-            return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
-        return weight * F.rms_norm(x.float(), weight.shape, None, self.config.rms_norm_eps).to(x.dtype)
+        return rms_norm(x, weight, self.config.rms_norm_eps)
 
     def _rope_at(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         if self._rope[0].shape[0] < end:
@@ -244,20 +238,6 @@ def fits(config: Any) -> bool:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, start: int, partial: bool) -> Tensor:
-    """Causal attention of queries at positions start + rows over keys at 0..S; [B, W, H * D]."""
-    batch, heads, queries, size = q.shape
-    keys = k.shape[1]
-    if queries == 1 and int(rows[0]) + start == k.shape[2] - 1:
-        out = F.scaled_dot_product_attention(q.reshape(batch, keys, heads // keys, size), k, v)
-        return out.reshape(batch, 1, heads * size)
-    whole = start == 0 and not partial
-    mask = None if whole else torch.arange(k.shape[2], device=q.device) <= (rows + start)[:, None]
-    k, v = (t.repeat_interleave(heads // keys, 1) if heads != keys else t for t in (k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    return out.transpose(1, 2).reshape(batch, queries, heads * size)
 
 
 def _cut(part: Part | None, first: int, end: int) -> Part | None:

@@ -40,7 +40,7 @@ class Slot:
 Group = tuple[Slot, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """One group's tensors: `a` [slots * rank, inputs] and the B's [outputs, rank] in slot order."""
 
@@ -48,6 +48,18 @@ class Part:
     a: torch.Tensor
     bs: tuple[torch.Tensor, ...]
     scale: float
+    _joined: dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+
+    def joined(self, outputs: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """A^T [inputs, slots * rank] and scale * B^T [slots * rank, outputs], zero between slots; made once."""
+        if dtype not in self._joined:
+            b = torch.zeros(self.a.shape[0], outputs, dtype=dtype, device=self.a.device)
+            rank = self.bs[0].shape[1]
+            for index, (slot, part) in enumerate(zip(self.slots, self.bs, strict=True)):
+                columns = slice(slot.offset, slot.offset + slot.outputs)
+                b[index * rank : (index + 1) * rank, columns] = part.t() * self.scale
+            self._joined[dtype] = self.a.to(dtype).t(), b
+        return self._joined[dtype]
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Config(BaseSettings):
     frontend: str = Field("terminal", description="terminal, headless (JSON lines) or a plug-in's")
     prompt: str | None = Field(None, description="the first request")
     renderer: str = Field("auto", description="chat format: auto (from the model's template), or a family's name")
-    auto_approve_readonly: bool = Field(True, description="run read, glob and grep without asking")
+    auto_approve_readonly: bool = Field(False, description="run read, glob and grep without asking")
     enable_training: bool = Field(True, description="learn from corrections; false: only denies")
     lora_rank: int = Field(
         32, ge=1, description="rank of the trained LoRA; a power of 2 on Tinker (16 on the embedded model)"

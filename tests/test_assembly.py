@@ -30,7 +30,7 @@ from continualcode.types import Capabilities
 pytestmark = pytest.mark.usefixtures("isolated")
 WRITE = ("write", {"path": "a.txt", "content": "x"})
 NOTHING_ADDED = Additions()
-SETTINGS = {"backend": "scripted", "renderer": "bytes"}
+SETTINGS = {"backend": "scripted", "renderer": "bytes", "auto_approve_readonly": True}
 
 
 def settings(**values):

@@ -77,7 +77,7 @@ def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
         assert f"  {name}=" in said
         assert field.description.split()[0] in said
     assert "temperature=1.0" in said
-    assert "auto_approve_readonly=true" in said
+    assert "auto_approve_readonly=false" in said
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "200"])

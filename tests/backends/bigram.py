@@ -15,7 +15,8 @@ from tinker import types
 SHIFTED, NO_LEADING_NONE, SHORT, NOT_A_NUMBER = "shifted", "no leading None", "one logprob short", "NaN"
 NO_CANDIDATES, NO_TARGETS, NO_LAST_N, MANGLED = "no candidates", "no targets", "last_n ignored", "[N, K] mangled to [N]"
 MEAN_LOSS, WEIGHTED_MEAN_LOSS, LIVE_SAMPLERS = "mean loss", "loss over weights", "samplers follow"
-SILENT_LOSS, OUT_OF_STEP = "no loss reported", "gradient fails"
+SILENT_LOSS, OUT_OF_STEP, TRAINER_SHIFTED = "no loss reported", "gradient fails", "trainer shifted"
+TARGETS_SHIFTED, TRANSPOSED = "chosen tokens a row off", "[N, K] answered in another order"
 
 
 def log_softmax(logits):
@@ -65,9 +66,9 @@ def later(service, work, *, client=False):
 
 
 class BigramService:
-    def __init__(self, vocabulary=24, seed=0, quirks=(), futures="awaitable", context=64):
+    def __init__(self, vocabulary=24, seed=0, quirks=(), futures="awaitable", context=64, spread=2.0):
         self.vocabulary, self.quirks, self.futures, self.context = vocabulary, frozenset(quirks), futures, context
-        self.logits = np.random.default_rng(seed).normal(size=(vocabulary, vocabulary)) * 2
+        self.logits = np.random.default_rng(seed).normal(size=(vocabulary, vocabulary)) * spread
         self.saved = {}
         self.log = []
         self.gate = None
@@ -171,6 +172,10 @@ class BigramTraining:
                 for token, weight in zip(row, factor, strict=True):
                     gradient[previous] += weight * np.exp(table[previous])
                     gradient[previous, token] -= weight
+            if TRAINER_SHIFTED in self.service.quirks:
+                logprobs = np.roll(logprobs, -1, axis=0)
+            if TRANSPOSED in self.service.quirks:
+                logprobs = logprobs.T
             shape = list(targets.shape)
             outputs.append({"logprobs": types.TensorData(logprobs.reshape(shape), dtype="float32", shape=shape)})
         by = {MEAN_LOSS: positions, WEIGHTED_MEAN_LOSS: weight_sum}
@@ -248,7 +253,7 @@ class BigramSampling:
         if last_n is not None:
             own[: len(own) - last_n] = [None] * (len(own) - last_n)
         if SHIFTED in quirks:
-            own = [None, *own[2:], -1.0]
+            own = [None, *own[2:], own[-1]]
         if NO_LEADING_NONE in quirks:
             own = own[1:]
         if SHORT in quirks:
@@ -269,7 +274,7 @@ class BigramSampling:
         ids = dense(asked, pad=-1).astype(int)
         if len(ids) != len(tokens) - 1:
             raise ValueError(f"{len(ids)} rows of targets for {len(tokens)} tokens")
-        table = self._table()
+        table = np.roll(self._table(), 1 if TARGETS_SHIFTED in self.service.quirks else 0, axis=0)
         values = np.where(ids < 0, 0.0, np.take_along_axis(table[tokens[:-1]], np.maximum(ids, 0), axis=1))
         if asked.sparse_crow_indices is None:
             return types.TensorData(values, dtype="float32", shape=list(ids.shape))

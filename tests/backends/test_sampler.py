@@ -47,9 +47,18 @@ async def test_logprobs_that_do_not_line_up_are_refused_at_connect(bigram, bigra
         await TinkerBackend.connect(bigram_service(quirks=[getattr(bigram, quirk)]), model_name="bigram")
 
 
-async def test_a_shift_by_one_is_seen_by_scoring_again_what_was_sampled(bigram, bigram_service):
+@pytest.mark.parametrize("spread", [2.0, 0.2])
+async def test_a_shift_by_one_is_seen_by_scoring_again_what_was_sampled(bigram, bigram_service, spread):
+    service = bigram_service(quirks=[bigram.SHIFTED], spread=spread)
     with pytest.raises(AlignmentError, match=r"samples tokens .* nats apart"):
-        await TinkerBackend.connect(bigram_service(quirks=[bigram.SHIFTED]), model_name="bigram")
+        await TinkerBackend.connect(service, model_name="bigram")
+
+
+@pytest.mark.parametrize("spread", [2.0, 0.2])
+async def test_a_trainer_one_position_off_its_own_sampler_is_refused(bigram, bigram_service, spread):
+    service = bigram_service(quirks=[bigram.TRAINER_SHIFTED], spread=spread)
+    with pytest.raises(AlignmentError, match="one of them is a position off"):
+        await TinkerBackend.connect(service, model_name="bigram")
 
 
 @pytest.mark.parametrize(("length", "fits"), [(5, False), (6, True), (7, True), (8, False)])
@@ -147,6 +156,20 @@ async def test_what_a_server_cannot_do_is_announced_and_refused(bigram, bigram_s
         await backend.sampler.candidate_logprobs(PROMPT, COMPLETION, np.zeros((4, 2), np.int64))
     with pytest.raises(CapabilityError, match="2 most likely"):
         await backend.sampler.top_logprobs(PROMPT, COMPLETION, 2)
+
+
+async def test_numbers_of_other_positions_are_not_used(bigram, bigram_service):
+    service = bigram_service(quirks=[bigram.TARGETS_SHIFTED, bigram.TRANSPOSED])
+    known = (await TinkerBackend.connect(service, model_name="bigram")).capabilities
+    assert not known.candidate_logprobs
+    assert not known.weighted_candidates
+    assert all("not used" in note for note in known.notes)
+    assert len(known.notes) == 2
+
+
+async def test_targets_answered_in_another_order_are_told_without_a_loss_to_check(bigram, bigram_service):
+    service = bigram_service(quirks=[bigram.TRANSPOSED, bigram.SILENT_LOSS])
+    assert not (await TinkerBackend.connect(service, model_name="bigram")).capabilities.weighted_candidates
 
 
 async def test_a_capable_server_is_announced_as_such(bigram_service):

@@ -40,7 +40,7 @@ class Slot:
 Group = tuple[Slot, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One group's tensors: `a` [slots * rank, inputs] and the B's [outputs, rank] in slot order."""
 
@@ -108,7 +108,7 @@ class Layout:
         return tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     """One set of LoRA weights to run the model with. Equal `version` means equal numbers."""
 

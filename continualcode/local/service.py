@@ -171,7 +171,7 @@ class ServiceClient:
                 trainable=True,
                 sampleable=True,
             )
-            for name, model in self._models.items()
+            for name, model in list(self._models.items())
         ]
         if pretrained.DEFAULT_MODEL not in self._models:
             default = types.SupportedModel(model_name=pretrained.DEFAULT_MODEL, trainable=True, sampleable=True)

@@ -13,7 +13,14 @@ import tinker
 import torch
 from tinker import types
 
-from continualcode.errors import AlignmentError, BackendError, CapabilityError, ConfigError, ContextLengthError
+from continualcode.errors import (
+    AlignmentError,
+    BackendError,
+    CapabilityError,
+    ConfigError,
+    ContextLengthError,
+    MissingExtraError,
+)
 from continualcode.local import ServiceClient
 
 Ids = Callable[[int], list[int]]
@@ -314,3 +321,11 @@ def test_what_cannot_be_done_is_refused_in_words(service: ServiceClient, tiny: s
         ServiceClient(base_url="http://localhost")
     with pytest.raises(ConfigError, match="no saved weights"):
         service.create_sampling_client(base_model=tiny, model_path="/nowhere").result()
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import continualcode.local as local
+
+    monkeypatch.setattr(local, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="local"):
+        _ = local.SamplingClient

@@ -162,6 +162,18 @@ def test_many_positions_are_scored_in_pieces_with_the_same_gradient(training: Tr
     torch.testing.assert_close(training._adapter.grad, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_long_inputs_are_recomputed_with_the_same_gradient(
+    training: TrainingClient, tokens: Ids, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datum, *_ = policy_datum(tokens(N))
+    training.forward_backward([datum], "ppo").result()
+    kept = training._adapter.grad.clone()
+    training._adapter.clear_gradient()
+    monkeypatch.setattr("continualcode.local.llama.RECOMPUTE_ABOVE", N - 1)
+    training.forward_backward([datum], "ppo").result()
+    torch.testing.assert_close(training._adapter.grad, kept, atol=1e-5, rtol=1e-5)
+
+
 def test_adam_is_torchs_adamw_with_clipping(training: TrainingClient, tokens: Ids) -> None:
     adapter = training._adapter
     parameter = torch.nn.Parameter(adapter.flat.clone())

@@ -90,16 +90,22 @@ def local_folder(source: str) -> Path:
 def _reader(files: list[Path], device: torch.device, dtype: torch.dtype, deltas: _Deltas) -> llama.Read:
     from safetensors import safe_open
 
-    handles: list[Any] = [safe_open(file, framework="pt") for file in files]
-    places = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
+    places: dict[str, Path] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as handle:
+            places.update(dict.fromkeys(handle.keys(), file))
 
     def read(name: str) -> Tensor | None:
         if name not in places:
             return None
-        tensor: Tensor = places[name].get_tensor(name)
+        # Opened anew for each tensor: a file that stays open stays in memory beside the copies made from it.
+        with safe_open(places[name], framework="pt") as handle:
+            tensor: Tensor = handle.get_tensor(name)
         if name in deltas:
             tensor = deltas[name](tensor.float())
-        return tensor.to(device, dtype)
+        tensor = tensor.to(device, dtype)
+        # Matrices are copied as they are laid out; a vector left as a window into the file would keep all of it mapped.
+        return tensor.clone() if tensor.dim() == 1 else tensor
 
     return read
 

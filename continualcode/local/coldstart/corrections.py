@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from continualcode.local.coldstart.changes import replace_numbered_lines
 from continualcode.local.coldstart.requests import (
     Request,
     answering,
     calling,
     find_files,
     look_at_a_file,
-    replace_numbered_lines,
     run_a_command,
     search_code,
     search_words,

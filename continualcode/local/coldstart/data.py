@@ -4,15 +4,35 @@ Knows nothing of tokens. About a third of the tasks hold a correction, half of t
 in the conversation and half in the form in which the teacher is asked again.
 """
 
+# ruff: noqa: SIM905
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
+from continualcode.local.coldstart.changes import (
+    change_a_shown_file,
+    create_a_file,
+    replace_known_text,
+    replace_numbered_lines,
+)
 from continualcode.local.coldstart.corrections import Correction, draw_correction
-from continualcode.local.coldstart.requests import calling, draw_request
+from continualcode.local.coldstart.requests import (
+    Request,
+    calling,
+    chat,
+    find_files,
+    look_at_a_file,
+    look_at_some_lines,
+    run_a_command,
+    search_code,
+    search_words,
+    work_on_a_file,
+)
 from continualcode.local.coldstart.results import carry_on, changed, numbered
 from continualcode.local.coldstart.words import Words
 from continualcode.sdpo.reprompt import teacher_context
@@ -37,14 +57,17 @@ class Session:
 
 
 def make_sessions(count: int, seed: int = 0) -> list[Session]:
-    """The same `count` sessions of one to three tasks for the same seed, on every machine."""
+    """The same `count` sessions for the same seed, on every machine.
+
+    Two in five are one task; the others are several in one conversation, which costs less to train on.
+    """
     words = Words(Random(seed))
     return [_session(words) for _ in range(count)]
 
 
 def _session(words: Words) -> Session:
     session = Session((), frozenset())
-    for remaining in reversed(range(words.pick((1, 1, 2, 2, 3)))):
+    for remaining in reversed(range(words.pick((1, 1, 3, 5, 7)))):
         session = session.then(_task(words, finished=remaining > 0))
     return session
 
@@ -96,3 +119,45 @@ def _asked_again(words: Words, correction: Correction) -> tuple[list[Message], i
 
 def _unsampled(context: Conversation) -> Turn:
     return Turn(context, Reply(""), Completion((), (), np.zeros(0)))
+
+
+REQUESTS: dict[Callable[[Words], Request], float] = {
+    work_on_a_file: 18,
+    look_at_a_file: 10,
+    look_at_some_lines: 6,
+    search_words: 9,
+    search_code: 13,
+    find_files: 12,
+    run_a_command: 22,
+    create_a_file: 9,
+    replace_known_text: 8,
+    replace_numbered_lines: 7,
+    change_a_shown_file: 12,
+    chat: 5,
+}
+
+
+def draw_request(words: Words) -> Request:
+    maker = words.random.choices(list(REQUESTS), list(REQUESTS.values()))[0]
+    request = maker(words)
+    return Request(_voiced(words, request.text, plain=maker is chat), request.step)
+
+
+def _voiced(words: Words, text: str, *, plain: bool) -> str:
+    """The same words as different people write them."""
+    first, *_ = text.split(maxsplit=1)
+    if not plain and first in _IMPERATIVES and words.chance(0.4):
+        text = words.pick(("please ", "can you ", "could you ", "now ", "I need you to ", "next, ")) + text
+    head, line, rest = text.partition("\n")
+    if words.chance(0.4) and first.isalpha():
+        head = head[0].upper() + head[1:]
+    if not line and head[-1].isalnum() and words.chance(0.15):
+        head += "."
+    return head + line + rest
+
+
+_IMPERATIVES = frozenset(
+    "fix get debug make refactor add write document simplify give handle clean remove sort improve open explain print read look "
+    "display review summarize tell view check go describe search grep find list show execute run start commit install delete "
+    "move rename lint format build push undo pull create put change swap substitute correct replace drop take update set".split()
+)

@@ -31,17 +31,21 @@ ADAPTER = Path(__file__).parent / DEFAULT_MODEL
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the shipped adapter was made. The learning rate falls linearly to 0."""
+    """How the shipped adapter was made. The learning rate rises for `warmup` steps, then falls linearly to 0."""
 
     seed: int = 0
     sessions: int = 288
-    batch: int = 8
+    batch: int = 4
     rank: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.2e-3
+    warmup: int = 4
 
     @property
     def steps(self) -> int:
         return self.sessions // self.batch
+
+    def rate(self, step: int) -> float:
+        return self.learning_rate * min((step + 1) / self.warmup, 1 - step / self.steps)
 
 
 def train(folder: Path, recipe: Recipe = Recipe(), report: Callable[[str], None] = print) -> None:
@@ -56,7 +60,7 @@ def train(folder: Path, recipe: Recipe = Recipe(), report: Callable[[str], None]
         started = time.perf_counter()
         for step in range(recipe.steps):
             batch = data[step :: recipe.steps]
-            loss = _step(client, batch, recipe.learning_rate * (1 - step / recipe.steps))
+            loss = _step(client, batch, recipe.rate(step))
             report(f"step {step + 1}/{recipe.steps}  loss {loss:.4f}  {time.perf_counter() - started:.0f} s")
         _ship(Path(client.save_state("cold-start").result().path), folder)
 

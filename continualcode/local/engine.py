@@ -6,7 +6,6 @@ W scored rows, V vocabulary. Row i is the distribution of the token after positi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +18,7 @@ from continualcode.local.future import stop_if_asked
 from continualcode.local.lora import Weights
 from continualcode.local.network import Cache, Network
 from continualcode.local.prefix import PrefixCache
+from continualcode.local.threads import one_thread
 
 CHUNK = 128
 """Rows of logits alive at once."""
@@ -178,18 +178,6 @@ class _Drawing:
     draw: Draw
     generators: list[torch.Generator]
     stop: Callable[[], bool]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Decoding on one thread: its operations are so small that a second one that has to wait for a busy core costs ten
-    times what it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def pick(logprobs: Tensor, draw: Draw, generators: list[torch.Generator]) -> Tensor:

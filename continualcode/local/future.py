@@ -52,11 +52,14 @@ class ClientFuture(AwaitableConcurrentFuture[T], Generic[T]):
 
 
 class Worker:
-    """Runs jobs one after another on a daemon thread, which ends when the worker is no longer referenced."""
+    """Runs jobs one after another on a daemon thread, which ends when the worker is no longer referenced.
 
-    def __init__(self) -> None:
+    `before` is called on that thread before each job.
+    """
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
-        threading.Thread(target=_serve, args=(self._jobs,), name="continualcode-local", daemon=True).start()
+        threading.Thread(target=_serve, args=(self._jobs, before), name="continualcode-local", daemon=True).start()
         self.close = weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, work: Callable[[Callable[[], bool]], T]) -> AwaitableConcurrentFuture[T]:
@@ -79,7 +82,8 @@ def stop_if_asked(stop: Callable[[], bool]) -> None:
         raise CancelledError
 
 
-def _serve(jobs: queue.SimpleQueue[Job[Any] | None]) -> None:
+def _serve(jobs: queue.SimpleQueue[Job[Any] | None], before: Callable[[], None]) -> None:
     while (job := jobs.get()) is not None:
+        before()
         job.run()
         del job

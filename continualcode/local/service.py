@@ -20,6 +20,7 @@ from continualcode.local.future import ClientFuture, Worker
 from continualcode.local.lora import Adapter, Group, Layout
 from continualcode.local.model import EngineStats, Model
 from continualcode.local.sampling import SamplingClient
+from continualcode.local.threads import fit_threads
 from continualcode.local.training import TrainingClient, load_into
 
 ALPHA = 32
@@ -65,7 +66,7 @@ class ServiceClient:
         self._quantize = quantize is not None
         self._cache_bytes = prefix_cache_bytes
         self._state_dir = Path(state_dir) if state_dir is not None else _default_state_dir()
-        self._worker = Worker()
+        self._worker = Worker(before=fit_threads)
         self._models: dict[str, Model] = {}
 
     def __enter__(self) -> ServiceClient:

@@ -80,7 +80,7 @@ class Config(BaseSettings):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of sampling; training needs 1")
     max_tokens: int = Field(1024, ge=1, description="longest reply (400 on the embedded model)")
     seed: int | None = Field(None, description="of the LoRA's initial weights and of sampling")
-    alpha: float = Field(0.5, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
+    alpha: float = Field(0.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
     distillation_topk: int | None = Field(20, ge=1, description="candidates per token; None: the sampled token alone")
     distillation_add_tail: bool = Field(True, description="one bucket for the rest of the vocabulary")
     is_clip: float | None = Field(2.0, gt=0, description="bound of the importance ratio; None: no weighting")
@@ -136,7 +136,7 @@ class Config(BaseSettings):
         """What was left to us: the backend by what there is to reach, the rest by the backend."""
         backend = self.backend if self.backend != "auto" else default_backend(self.base_url)
         wanted = {"workspace": self.workspace.expanduser().absolute(), "state_dir": self.state_dir.expanduser()}
-        defaults = {**defaults_of(backend, self.model_name), "alpha": 1.0 if self.distillation_topk is None else 0.5}
+        defaults = {**defaults_of(backend, self.model_name), "alpha": 1.0 if self.distillation_topk is None else 0.0}
         wanted |= {key: value for key, value in defaults.items() if not self.chosen(key)}
         return {**wanted, "backend": backend}
 

@@ -25,8 +25,11 @@ class SDPOConfig:
     """Names and meaning as in the paper's reference implementation. Raises ConfigError on values that cannot work."""
 
     learning_rate: float = 1e-4
-    alpha: float = 0.5
-    """0 forward KL(q||p), 1 reverse KL(p||q), between: generalised Jensen-Shannon. Sampled-token mode is reverse."""
+    alpha: float = 0.0
+    """0 forward KL(q||p), 1 reverse KL(p||q), between: generalised Jensen-Shannon. Sampled-token mode is reverse.
+
+    The reference's default is 0.5. Forward KL moved more of a corrected habit in one step wherever it was measured
+    (docs/benchmarks.md)."""
     distillation_topk: int | None = 20
     """K candidates per position; None: the sampled token alone. Capped, with a note, at what the backend can give."""
     distillation_add_tail: bool = True

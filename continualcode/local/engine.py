@@ -193,7 +193,12 @@ def pick(logprobs: Tensor, draw: Draw, generators: list[torch.Generator]) -> Ten
     cumulative = scores.softmax(-1).double().cumsum(-1)
     uniform = torch.stack([torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators])
     # The last id of positive probability bounds the search: a uniform draw of almost 1 must not leave the vocabulary.
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0].clamp(max=_last(scores))
+    drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+    return (
+        torch.minimum(drawn, _last(scores))
+        if draw.top_k > 0 or draw.top_p < 1
+        else drawn.clamp_(max=scores.shape[1] - 1)
+    )
 
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:

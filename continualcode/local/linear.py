@@ -30,7 +30,22 @@ class Linear:
         # A copy in either case: `weight` may be a window into a file.
         self.weight = weight.t().clone(memory_format=torch.contiguous_format).t() if wide else weight.clone()
         self.bias = bias
+        self._columns = self.weight.t()
         self._int8 = _quantized(weight) if quantize else None
+
+    def row(self, x: Tensor, part: Part | None, base: Tensor | None = None) -> Tensor:
+        """x [1, I] to [1, O], added to `base` where given; float32 on a CPU, without gradient."""
+        if self._int8 is not None:
+            y = torch._weight_int8pack_mm(x.bfloat16(), *self._int8).float()
+            y = y if base is None else y.add_(base)
+        else:
+            y = torch.mm(x, self._columns) if base is None else torch.addmm(base, x, self._columns)
+        if self.bias is not None:
+            y += self.bias
+        if part is not None:
+            a, b = part.joined(y.shape[1], y.dtype)
+            y.addmm_(torch.mm(x, a), b)
+        return y
 
     def rows(self, first: int, end: int) -> Linear:
         """The layer that computes only outputs first..end."""
@@ -46,10 +61,8 @@ class Linear:
             y: Tensor = _Trained.apply(flat, self.weight, self.bias, part, *((part.a, *part.bs) if part else ()))  # type: ignore[no-untyped-call]
             return y.view(*x.shape[:-1], -1)
         if self._int8 is not None and x.numel() == x.shape[-1]:
-            y = torch._weight_int8pack_mm(x.reshape(1, -1).bfloat16(), *self._int8).float()
-            y = y if self.bias is None else y.add_(self.bias)
-        else:
-            y = F.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
+            return self.row(x.reshape(1, -1), part).view(*x.shape[:-1], -1)
+        y = F.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
         if part is not None and len(y) <= FEW:
             a, b = part.joined(y.shape[1], y.dtype)
             y.addmm_(x.reshape(-1, x.shape[-1]) @ a, b)

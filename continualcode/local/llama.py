@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from continualcode.local import decode
 from continualcode.local.linear import Linear, row_of
 from continualcode.local.lora import Group, Part, Slot, Weights
 from continualcode.local.operations import attend, rms_norm, swiglu
@@ -31,7 +32,7 @@ Read = Callable[[str], Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     input_norm: Tensor
     qkv: Linear
     q_norm: Tensor | None
@@ -53,7 +54,7 @@ class _Reading:
 
     def parts(self, layer: int) -> tuple[Part | None, ...]:
         """LoRA of qkv, o, gate_up and down."""
-        return self.weights.parts[4 * layer : 4 * layer + 4] if self.weights is not None else (None,) * 4
+        return self.weights.of_layer(layer) if self.weights is not None else (None,) * 4
 
 
 class LlamaCache:
@@ -96,6 +97,13 @@ class LlamaCache:
         data[1, :, :, self.length : end] = values
         return data[0, :, :, :end], data[1, :, :, :end]
 
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for one token of one sequence, [K, D] each."""
+        keys_seen, values_seen = self._data[layer].unbind()
+        keys_seen[0].select(1, self.length).copy_(keys)
+        values_seen[0].select(1, self.length).copy_(values)
+        return keys_seen[:, :, : self.length + 1], values_seen[:, :, : self.length + 1]
+
     def commit(self, new: int) -> None:
         self.length += new
 
@@ -109,15 +117,17 @@ class Llama:
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
         self._query_rows, self._key_rows = heads * self.head_size, self.key_heads * self.head_size
         self.layers_count: int = config.num_hidden_layers
+        self.epsilon: float = config.rms_norm_eps
         embedding = _required(read_tensor, "model.embed_tokens.weight")
         self.dtype, self.device, self.vocabulary = embedding.dtype, embedding.device, int(embedding.shape[0])
-        self._layers = [self._load(f"model.layers.{i}", read_tensor, quantize) for i in range(self.layers_count)]
+        self.layers = [self._load(f"model.layers.{i}", read_tensor, quantize) for i in range(self.layers_count)]
         self._norm = _required(read_tensor, "model.norm.weight")
         self._tied = bool(config.tie_word_embeddings)
         head = embedding if self._tied else _required(read_tensor, "lm_head.weight")
         self._head = Linear(head, None, quantize=quantize)
-        self._embedding = self._head.weight if self._tied else embedding.clone()
+        self.embedding = self._head.weight if self._tied else embedding.clone()
         self._rope: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self._steps = self.device.type == "cpu" and self.dtype == torch.float32
         self.groups = self._groups()
 
     @property
@@ -132,8 +142,10 @@ class Llama:
         start, new = (cache.length if cache else 0), tokens_BN.shape[1]
         if cache is not None:
             cache.reserve(new)
-        reading = _Reading(weights, self._rope_at(start, start + new), cache, start)
-        x = self._embedding[tokens_BN]
+            if tokens_BN.shape == (1, 1) and self._steps and not torch.is_grad_enabled():
+                return self._rms(decode.step(self, weights, tokens_BN[0], cache), self._norm)[None]
+        reading = _Reading(weights, self.rope_at(start, start + new), cache, start)
+        x = self.embedding[tokens_BN]
         rows = wanted if len(wanted) < new else None
         for index in range(self.layers_count):
             only = rows if index == self.layers_count - 1 else None
@@ -151,7 +163,7 @@ class Llama:
 
     def _block(self, index: int, reading: _Reading, x: Tensor, rows: Tensor | None) -> Tensor:
         """One layer, at all positions or only at `rows`."""
-        layer, parts = self._layers[index], reading.parts(index)
+        layer, parts = self.layers[index], reading.parts(index)
         q, k, v = self._qkv(layer, parts[0], self._rms(x, layer.input_norm), rows)
         cos, sin = reading.rope
         q = _rotate(q, cos, sin) if rows is None else _rotate(q, cos[rows], sin[rows])
@@ -161,7 +173,7 @@ class Llama:
         x = (x if rows is None else x[:, rows]) + layer.o(attend(q, k, v, rows, reading.start), parts[1])
         return x + layer.down(swiglu(layer.gate_up(self._rms(x, layer.mlp_norm), parts[2])), parts[3])
 
-    def _qkv(self, layer: _Layer, part: Part | None, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, layer: Layer, part: Part | None, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rows' queries [B, H, W, D] and all keys and values [B, K, N, D], before rope."""
         if rows is not None:
             q = layer.qkv.rows(0, self._query_rows)(x[:, rows], _cut(part, 0, self._query_rows))
@@ -175,18 +187,18 @@ class Llama:
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, weight, self.config.rms_norm_eps)
+        return rms_norm(x, weight, self.epsilon)
 
-    def _rope_at(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+    def rope_at(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         if self._rope[0].shape[0] < end:
             from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
             positions = torch.arange(max(256, end * 3 // 2), device=self.device)[None]
-            cos, sin = LlamaRotaryEmbedding(self.config).to(self.device)(self._embedding[:1], positions)
+            cos, sin = LlamaRotaryEmbedding(self.config).to(self.device)(self.embedding[:1], positions)
             self._rope = cos[0], sin[0]
         return self._rope[0][start:end], self._rope[1][start:end]
 
-    def _load(self, prefix: str, read: Read, quantize: bool) -> _Layer:
+    def _load(self, prefix: str, read: Read, quantize: bool) -> Layer:
         def fused(*names: str) -> Linear:
             weights = [_required(read, f"{prefix}.{name}.weight") for name in names]
             biases = [bias for name in names if (bias := read(f"{prefix}.{name}.bias")) is not None]
@@ -194,7 +206,7 @@ class Llama:
                 return Linear(weights[0], biases[0] if biases else None, quantize=quantize)
             return Linear(torch.cat(weights), torch.cat(biases) if biases else None, quantize=quantize)
 
-        return _Layer(
+        return Layer(
             input_norm=_required(read, f"{prefix}.input_layernorm.weight"),
             qkv=fused("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
             q_norm=read(f"{prefix}.self_attn.q_norm.weight"),

@@ -117,6 +117,10 @@ class Weights:
     version: int
     parts: tuple[Part | None, ...]
 
+    def of_layer(self, index: int) -> tuple[Part | None, ...]:
+        """The four groups of a layer of Llama's shape: qkv, o, gate and up, down."""
+        return self.parts[4 * index : 4 * index + 4]
+
 
 @dataclass(frozen=True, slots=True)
 class Adam:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from continualcode.local.lora import Part
+from continualcode.local.operations import swiglu, swiglu_gradient
 
 FEW = 8
 """Rows up to which the number of calls costs more than multiplying the zeros of a joined B."""
@@ -50,16 +51,20 @@ class Linear:
     def rows(self, first: int, end: int) -> Linear:
         """The layer that computes only outputs first..end."""
         part = copy.copy(self)
-        part.weight, part._int8 = self.weight[first:end], None
+        part.weight, part._columns, part._int8 = self.weight[first:end], self._columns[:, first:end], None
         part.bias = None if self.bias is None else self.bias[first:end]
         return part
 
-    def __call__(self, x: Tensor, part: Part | None) -> Tensor:
-        """x [..., I] to [..., O]."""
+    def __call__(self, x: Tensor, part: Part | None, *, gated: bool = False) -> Tensor:
+        """x [..., I] to [..., O]; with `gated` x is gate and up [..., 2 I] and W gets their swiglu, which is not kept
+        for the backward but computed again."""
         if torch.is_grad_enabled() and (x.requires_grad or (part is not None and part.a.requires_grad)):
             flat = x.reshape(-1, x.shape[-1])
-            y: Tensor = _Trained.apply(flat, self.weight, self.bias, part, *((part.a, *part.bs) if part else ()))  # type: ignore[no-untyped-call]
+            lora = (part.a, *part.bs) if part else ()
+            y: Tensor = _Trained.apply(flat, self, part, gated, *lora)  # type: ignore[no-untyped-call]
             return y.view(*x.shape[:-1], -1)
+        if gated:
+            x = swiglu(x)
         if self._int8 is not None and x.numel() == x.shape[-1]:
             return self.row(x.reshape(1, -1), part).view(*x.shape[:-1], -1)
         y = F.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
@@ -94,10 +99,11 @@ def _add_lora(y: Tensor, x: Tensor, part: Part | None) -> Tensor | None:
 
 class _Trained(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, part: Part | None, *lora: Tensor) -> Tensor:
-        y = F.linear(x, weight, bias)
-        ctx.part, ctx.weight, ctx.hidden = part, weight, _add_lora(y, x, part)
-        ctx.save_for_backward(x if part is not None else None, *lora)
+    def forward(ctx: Any, x: Tensor, linear: Linear, part: Part | None, gated: bool, *lora: Tensor) -> Tensor:
+        read = swiglu(x) if gated else x
+        y = F.linear(read, linear.weight, linear.bias)
+        ctx.part, ctx.weight, ctx.gated, ctx.hidden = part, linear.weight, gated, _add_lora(y, read, part)
+        ctx.save_for_backward(x if part is not None or gated else None, *lora)
         return y
 
     @staticmethod
@@ -106,6 +112,8 @@ class _Trained(torch.autograd.Function):
         x, *lora = ctx.saved_tensors
         grad_x = grad @ ctx.weight if ctx.needs_input_grad[0] else None
         if ctx.part is None:
+            if ctx.gated and grad_x is not None:
+                grad_x = swiglu_gradient(x, grad_x)
             return grad_x, None, None, None
         a, *bs = lora
         grad_hidden, grad_bs = torch.empty_like(ctx.hidden), []
@@ -116,7 +124,11 @@ class _Trained(torch.autograd.Function):
             grad_bs.append((piece.t() @ hidden).mul_(ctx.part.scale).to(b.dtype))
         if grad_x is not None:
             grad_x.addmm_(grad_hidden, a.to(grad.dtype))
-        return grad_x, None, None, None, (grad_hidden.t() @ x).to(a.dtype), *grad_bs
+        read = swiglu(x) if ctx.gated else x
+        grad_a = (grad_hidden.t() @ read).to(a.dtype)
+        if ctx.gated and grad_x is not None:
+            grad_x = swiglu_gradient(x, grad_x)
+        return grad_x, None, None, None, grad_a, *grad_bs
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:

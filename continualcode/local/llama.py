@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from continualcode.local import decode
 from continualcode.local.linear import Linear, row_of
 from continualcode.local.lora import Group, Part, Slot, Weights
-from continualcode.local.operations import attend, rms_norm, swiglu
+from continualcode.local.operations import attend, rms_norm
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -171,7 +171,7 @@ class Llama:
         if reading.cache is not None:
             k, v = reading.cache.append(index, k, v)
         x = (x if rows is None else x[:, rows]) + layer.o(attend(q, k, v, rows, reading.start), parts[1])
-        return x + layer.down(swiglu(layer.gate_up(self._rms(x, layer.mlp_norm), parts[2])), parts[3])
+        return x + layer.down(layer.gate_up(self._rms(x, layer.mlp_norm), parts[2]), parts[3], gated=True)
 
     def _qkv(self, layer: Layer, part: Part | None, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rows' queries [B, H, W, D] and all keys and values [B, K, N, D], before rope."""

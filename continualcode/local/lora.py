@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import torch
 from continualcode.errors import BackendError, ConfigError
 
 _versions = itertools.count(1)
+_in_use: weakref.WeakSet[Weights] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,9 @@ class Weights:
     flat: torch.Tensor
     version: int
     parts: tuple[Part | None, ...]
+
+    def __post_init__(self) -> None:
+        _in_use.add(self)
 
     def of_layer(self, index: int) -> tuple[Part | None, ...]:
         """The four groups of a layer of Llama's shape: qkv, o, gate and up, down."""
@@ -226,6 +231,11 @@ class Adapter:
 
     def _renew(self) -> None:
         self._weights = Weights(self.layout, self.flat, next(_versions), self.layout.parts(self.flat))
+
+
+def versions_in_use() -> frozenset[int]:
+    """Versions of which some `Weights` still exist; 0 is the base model."""
+    return frozenset({0, *(weights.version for weights in _in_use)})
 
 
 def frozen(layout: Layout, tensors: Mapping[str, torch.Tensor], device: torch.device) -> Weights:

@@ -27,12 +27,21 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up of [..., 2 F] to [..., F]."""
-    if gate_up.requires_grad:
-        y: Tensor = _SwiGlu.apply(gate_up)  # type: ignore[no-untyped-call]
-        return y
+    """silu(gate) * up of [..., 2 F] to [..., F]; without gradient, which is `swiglu_gradient`."""
     gate, up = gate_up.chunk(2, -1)
     return F.silu(gate).mul_(up)
+
+
+def swiglu_gradient(gate_up: Tensor, grad: Tensor) -> Tensor:
+    """Of [..., 2 F], from the gradient [..., F] of `swiglu`."""
+    gate, up = gate_up.chunk(2, -1)
+    out = torch.empty_like(gate_up)
+    grad_gate, grad_up = out.chunk(2, -1)
+    sigmoid = torch.sigmoid(gate)
+    torch.mul(grad, gate, out=grad_up).mul_(sigmoid)
+    # silu'(g) = s (1 + g (1 - s))
+    torch.mul(gate, 1 - sigmoid, out=grad_gate).add_(1).mul_(sigmoid).mul_(up).mul_(grad)
+    return out
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, start: int) -> Tensor:
@@ -79,30 +88,9 @@ class _RmsNorm(torch.autograd.Function):
         return (weighted - wide * along).mul_(scale).to(x.dtype), None, None
 
 
-class _SwiGlu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up)
-        gate, up = gate_up.chunk(2, -1)
-        return F.silu(gate).mul_(up)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (gate_up,) = ctx.saved_tensors
-        gate, up = gate_up.chunk(2, -1)
-        out = torch.empty_like(gate_up)
-        grad_gate, grad_up = out.chunk(2, -1)
-        sigmoid = torch.sigmoid(gate)
-        torch.mul(grad, gate, out=grad_up).mul_(sigmoid)
-        # silu'(g) = s (1 + g (1 - s))
-        torch.mul(gate, 1 - sigmoid, out=grad_gate).add_(1).mul_(sigmoid).mul_(up).mul_(grad)
-        return out
-
-
 class _Attention(torch.autograd.Function):
-    """Block by block over the queries, so that nothing above the diagonal is multiplied; keys are not repeated for the
-    query heads that share them. The backward computes the probabilities again. 2x torch's own kernel on two cores."""
+    """Block by block over the queries, so that nothing above the diagonal is multiplied. As fast as torch's own kernel,
+    but keys and values are not repeated for the query heads that share them, and the output is not kept."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from continualcode.local.lora import versions_in_use
 from continualcode.local.network import Cache
 from continualcode.types import Ints
 
@@ -59,8 +60,13 @@ class PrefixCache:
         return None
 
     def put(self, version: int, tokens: Sequence[int], cache: Cache) -> None:
-        """Takes ownership of `cache`, which holds the first `cache.length` of `tokens`."""
+        """Takes ownership of `cache`, which holds the first `cache.length` of `tokens`.
+
+        What was read with weights that nobody holds any more is dropped.
+        """
         read = np.asarray(tokens[: cache.length], np.int64)
+        in_use = versions_in_use()
+        self._entries = [entry for entry in self._entries if entry.version in in_use]
         if cache.nbytes > self._limit:
             return
         self._entries = [e for e in self._entries if e.version != version or _common(e.tokens, read) < len(e.tokens)]

@@ -50,7 +50,7 @@ class ServiceClient:
         device: str = "auto",
         dtype: str = "auto",
         quantize: str | None = None,
-        prefix_cache_bytes: int = 256 * 2**20,
+        prefix_cache_bytes: int = 512 * 2**20,
         state_dir: Path | str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,

@@ -14,7 +14,7 @@ from continualcode.local import llama as lean
 from continualcode.local.engine import Draw, Engine
 from continualcode.local.generic import TransformersNetwork
 from continualcode.local.loading import choose_dtype, from_model
-from continualcode.local.lora import Adapter, Layout, Weights
+from continualcode.local.lora import Adam, Adapter, Layout, Weights
 
 Ids = Callable[[int], list[int]]
 
@@ -123,6 +123,25 @@ def test_logprobs_and_gradients_equal_those_of_peft(transformers_model: Any, tok
         assert (gradient - expected).norm() <= 1e-4 * expected.norm(), name
 
 
+@pytest.mark.parametrize("trained", ["self_attn", "mlp"])
+def test_training_some_layers_gives_their_part_of_the_gradient(llama: Any, tokens: Ids, trained: str) -> None:
+    network, whole = from_model(llama), random_adapter(from_model(llama))
+    for name, tensor in whole.layout.named(whole.flat).items():
+        if trained not in name:
+            tensor.zero_()
+    groups = tuple(tuple(slot for slot in group if trained in slot.name) for group in network.groups)
+    some = Adapter.random(Layout(groups, 3, 32), 0, torch.device("cpu"))
+    mine = {name: tensor for name, tensor in whole.layout.named(whole.flat).items() if trained in name}
+    some.load(mine, None, 0)
+    for adapter in (whole, some):
+        features = network.read(adapter.trainable(), torch.tensor([tokens(12)]), None, torch.arange(12))
+        network.logits(None, features)[0].log_softmax(-1)[:, 7].sum().backward()  # type: ignore[no-untyped-call]
+    expected = whole.layout.named(whole.grad)
+    for name, gradient in some.layout.named(some.grad).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4)
+    assert some.grad.abs().max() > 1e-2
+
+
 def test_the_generic_path_and_the_lean_one_agree(llama: Any, tokens: Ids) -> None:
     network, generic = from_model(llama), TransformersNetwork(llama)
     adapter = random_adapter(network)
@@ -163,6 +182,22 @@ def test_the_prefix_cache_keeps_to_its_bytes_and_to_its_weights(llama: Any, toke
     adapter = random_adapter(network)
     rows(engine, adapter.weights, [5, *tokens(19)], [19])
     assert engine.prefix.stats.hits == 1
+
+
+def test_what_was_read_with_weights_nobody_holds_is_dropped(llama: Any, tokens: Ids) -> None:
+    network = from_model(llama)
+    engine, adapter = Engine(network, 2**28), random_adapter(network)
+    snapshot: Weights | None = adapter.snapshot()
+    rows(engine, snapshot, tokens(20), [19])
+    adapter.has_gradient = True
+    adapter.adam(Adam(learning_rate=0.1))
+    rows(engine, adapter.weights, tokens(20), [19])
+    rows(engine, snapshot, tokens(20), [19])
+    assert engine.prefix.stats.hits == 1
+    held = engine.prefix.nbytes
+    del snapshot
+    rows(engine, adapter.weights, tokens(20), [19])
+    assert engine.prefix.nbytes == held // 2
 
 
 def test_int8_decoding_stays_close_and_scoring_is_untouched(llama: Any, tokens: Ids) -> None:

@@ -18,10 +18,13 @@ from continualcode.local.future import stop_if_asked
 from continualcode.local.lora import Weights
 from continualcode.local.network import Cache, Network
 from continualcode.local.prefix import PrefixCache
-from continualcode.local.threads import one_thread
+from continualcode.local.threads import fit_threads
 
 CHUNK = 128
 """Rows of logits alive at once."""
+LOOK_EVERY = 8
+"""Tokens between looks at which cores are idle: a look takes 6 ms, a token that waits for a busy core ten times its
+usual time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,7 @@ class Engine:
             cache = cache.repeat(len(samples))
         generators = [_generator(draw.seed, index) for index in range(len(samples))]
         logits = self.network.logits(weights, features).expand(len(samples), -1)
-        with one_thread():
-            self._extend(weights, cache, logits, _Drawing(samples, draw, generators, stop))
+        self._extend(weights, cache, logits, _Drawing(samples, draw, generators, stop))
         if len(samples) == 1:
             self.prefix.put(_version(weights), [*prompt, *samples[0].tokens], cache)
 
@@ -113,6 +115,8 @@ class Engine:
         here = torch.zeros(1, dtype=torch.long, device=self.network.device)
         while True:
             stop_if_asked(drawing.stop)
+            if len(samples[active[0]].tokens) % LOOK_EVERY == 0:
+                fit_threads()
             ids = self._choose(logits, [samples[i] for i in active], draw, [drawing.generators[i] for i in active])
             running = [row for row, i in enumerate(active) if not self._finished(samples[i], draw)]
             if not running:

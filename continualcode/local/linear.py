@@ -27,20 +27,19 @@ class Linear:
     """W [O, I] and b [O], never trained. With `quantize`, rows of single tokens use an int8 copy of W."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, quantize: bool = False) -> None:
-        wide = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.shape[0] >= weight.shape[1]
+        self._by_row = weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._by_column = self._by_row and weight.shape[0] >= weight.shape[1]
         # A copy in either case: `weight` may be a window into a file.
-        self.weight = weight.t().clone(memory_format=torch.contiguous_format).t() if wide else weight.clone()
+        copied = (weight.t() if self._by_column else weight).clone(memory_format=torch.contiguous_format)
+        self.weight = copied.t() if self._by_column else copied
         self.bias = bias
-        self._columns = self.weight.t()
         self._int8 = _quantized(weight) if quantize else None
 
     def row(self, x: Tensor, part: Part | None, base: Tensor | None = None) -> Tensor:
         """x [1, I] to [1, O], added to `base` where given; float32 on a CPU, without gradient."""
-        if self._int8 is not None:
-            y = torch._weight_int8pack_mm(x.bfloat16(), *self._int8).float()
-            y = y if base is None else y.add_(base)
-        else:
-            y = torch.mm(x, self._columns) if base is None else torch.addmm(base, x, self._columns)
+        y = self._product(x)
+        if base is not None:
+            y += base
         if self.bias is not None:
             y += self.bias
         if part is not None:
@@ -48,10 +47,23 @@ class Linear:
             y.addmm_(torch.mm(x, a), b)
         return y
 
+    def _product(self, x: Tensor) -> Tensor:
+        """W x. For one row torch's BLAS reads a matrix on one thread, but a batch of matrices on several."""
+        if self._int8 is not None:
+            return torch._weight_int8pack_mm(x.bfloat16(), *self._int8).float()
+        outputs, inputs = self.weight.shape
+        pieces = _pieces(inputs if self._by_column else outputs, torch.get_num_threads())
+        if pieces == 1:
+            return torch.mm(x, self.weight.t())
+        if self._by_column:
+            return torch.bmm(x.view(pieces, 1, -1), self.weight.t().view(pieces, -1, outputs)).sum(0)
+        rows = self.weight.view(pieces, -1, inputs).transpose(1, 2)
+        return torch.bmm(x.expand(pieces, 1, inputs), rows).view(1, outputs)
+
     def rows(self, first: int, end: int) -> Linear:
         """The layer that computes only outputs first..end."""
         part = copy.copy(self)
-        part.weight, part._columns, part._int8 = self.weight[first:end], self._columns[:, first:end], None
+        part.weight, part._int8, part._by_row = self.weight[first:end], None, False
         part.bias = None if self.bias is None else self.bias[first:end]
         return part
 
@@ -65,7 +77,7 @@ class Linear:
             return y.view(*x.shape[:-1], -1)
         if gated:
             x = swiglu(x)
-        if self._int8 is not None and x.numel() == x.shape[-1]:
+        if self._by_row and x.numel() == x.shape[-1]:
             return self.row(x.reshape(1, -1), part).view(*x.shape[:-1], -1)
         y = F.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
         if part is not None and len(y) <= FEW:
@@ -129,6 +141,11 @@ class _Trained(torch.autograd.Function):
         if ctx.gated and grad_x is not None:
             grad_x = swiglu_gradient(x, grad_x)
         return grad_x, None, None, None, grad_a, *grad_bs
+
+
+def _pieces(length: int, threads: int) -> int:
+    """The largest power of two up to 8 that divides the length and is no more than the threads."""
+    return max(pieces for pieces in (1, 2, 4, 8) if pieces <= max(threads, 1) and length % pieces == 0)
 
 
 def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:

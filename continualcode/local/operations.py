@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 128
-"""Queries whose scores are alive at once on a CPU."""
+BLOCK = 64
+"""Queries whose scores are alive at once in the backward on a CPU."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -54,15 +54,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, start: int) -> 
     if queries == 1 and start + (int(rows[0]) if rows is not None else 0) == k.shape[2] - 1:
         out = F.scaled_dot_product_attention(q.reshape(batch, groups, heads // groups, size), k, v)
         return out.reshape(batch, 1, heads * size)
-    if rows is None and q.device.type == "cpu" and q.dtype == torch.float32:
+    if rows is None and q.requires_grad and q.device.type == "cpu" and q.dtype == torch.float32:
         out = _Attention.apply(q, k, v, start)  # type: ignore[no-untyped-call]
     else:
+        out = _mixed(q, k, v, rows, start)
+    return out.transpose(1, 2).reshape(batch, queries, heads * size)
+
+
+def _mixed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, start: int) -> Tensor:
+    """[B, H, W, D] by torch's own kernel, which wants a key head for every query head."""
+    queries, shared = q.shape[2], q.shape[1] // k.shape[1]
+    mask = None
+    if rows is not None or start:
         places = torch.arange(queries, device=q.device) if rows is None else rows
         mask = torch.arange(k.shape[2], device=q.device) <= (places + start)[:, None]
-        k, v = (t.repeat_interleave(heads // groups, 1) for t in (k, v))
-        whole = rows is None and start == 0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if whole else mask, is_causal=whole)
-    return out.transpose(1, 2).reshape(batch, queries, heads * size)
+    k, v = (t.repeat_interleave(shared, 1) for t in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -89,21 +96,14 @@ class _RmsNorm(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """Block by block over the queries, so that nothing above the diagonal is multiplied. As fast as torch's own kernel,
-    but keys and values are not repeated for the query heads that share them, and the output is not kept."""
+    """Its backward goes block by block over the queries, so that nothing above the diagonal is multiplied, and computes
+    the probabilities again: neither they nor the output nor repeated keys and values are kept."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.start = start
-        out = torch.empty(q.shape, dtype=q.dtype)
-        groups = k.shape[1]
-        for first in range(0, q.shape[2], BLOCK):
-            block = slice(first, first + BLOCK)
-            probabilities, keys = _probabilities(q[:, :, block], k, start + first)
-            mixed = torch.bmm(probabilities, _flat(v[:, :, :keys]))
-            out[:, :, block] = _unflat(mixed, groups, q.shape[1])
-        return out
+        return _mixed(q, k, v, None, start)
 
     @staticmethod
     @once_differentiable

@@ -7,8 +7,6 @@ training step took 55 s on two threads and 6 s on one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,17 +19,6 @@ _MOST = torch.get_num_threads()
 def fit_threads() -> None:
     """Takes the idle cores for what comes next. Where the system does not tell (not Linux) all are taken."""
     torch.set_num_threads(max(1, _MOST - busy_elsewhere()))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For decoding: its operations are so small that a second thread brings little and may cost much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def busy_elsewhere() -> int:

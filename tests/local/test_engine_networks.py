@@ -13,6 +13,7 @@ from transformers import LlamaConfig, Qwen2Config
 from continualcode.local import llama as lean
 from continualcode.local.engine import Draw, Engine
 from continualcode.local.generic import TransformersNetwork
+from continualcode.local.linear import Linear
 from continualcode.local.loading import choose_dtype, from_model
 from continualcode.local.lora import Adam, Adapter, Layout, Weights
 
@@ -121,6 +122,20 @@ def test_logprobs_and_gradients_equal_those_of_peft(transformers_model: Any, tok
         expected = parameters[f"base_model.model.{module}.{which}.default.weight"].grad
         assert expected is not None
         assert (gradient - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(96, 32), (32, 96), (31, 7)])
+def test_one_row_is_multiplied_the_same_on_any_number_of_threads(threads: int, shape: tuple[int, int]) -> None:
+    weight, x, base = torch.randn(shape), torch.randn(1, shape[1]), torch.randn(1, shape[0])
+    bias = torch.randn(shape[0])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        row = Linear(weight, bias).row(x, None, base)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(row, base + torch.nn.functional.linear(x, weight, bias))
 
 
 @pytest.mark.parametrize("trained", ["self_attn", "mlp"])

@@ -1,4 +1,4 @@
-"""Work takes the idle cores only, and decoding one."""
+"""Work takes the idle cores only."""
 
 import subprocess
 import sys
@@ -6,13 +6,6 @@ import sys
 import torch
 
 from continualcode.local import threads
-
-
-def test_decoding_is_on_one_thread_and_gives_the_others_back():
-    before = torch.get_num_threads()
-    with threads.one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
 
 
 def test_a_busy_neighbour_takes_its_core(tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ types: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/engine.py
+	@$(BIN)/python benchmarks/start.py
 	@$(BIN)/python benchmarks/correction_cost.py
 	@$(BIN)/python benchmarks/one_correction.py
 	@$(BIN)/python benchmarks/cold_start.py

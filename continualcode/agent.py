@@ -126,22 +126,25 @@ class Agent:
             call, Deny("no gate approved it", teach=False)
         )
         call, verdict = decision.call, decision.verdict
-        lesson: Lesson | None = None
+        kept = len(self.pending)
         match verdict:
             case Deny():
                 self._say(turn.reply.message, Message("tool", f"denied: {verdict.reason}", tool=call.name))
                 if verdict.teach and call == turn.reply.call:
-                    lesson = Lesson(turn, verdict.reason)
+                    self._keep(Lesson(turn, verdict.reason))
                 yield Reviewed(turn, call, verdict, decision.gate)
             case Approve() | Edit():
                 yield Reviewed(turn, call, verdict, decision.gate)
                 result = await self._run_tool(turn, call)
+                if isinstance(verdict, Edit):
+                    self._keep(Lesson(turn, verdict.reason, demonstration=call))
                 yield ToolReturned(call, result)
-                lesson = await self._lesson_of(turn, call, verdict, result)
+                if isinstance(verdict, Approve) and (reason := await self._criticism(turn, result)) is not None:
+                    self._keep(Lesson(turn, reason))
             case _:
                 assert_never(verdict)
-        if lesson is not None and self.learner is not None:
-            async for event in self._learn(self.learner, lesson):
+        if self.learner is not None and len(self.pending) > kept:
+            async for event in self._learn(self.learner):
                 yield event
 
     async def _review(self, turn: Turn, call: ToolCall, gates: Sequence[ApprovalGate]) -> _Decision | None:
@@ -175,18 +178,18 @@ class Agent:
         self._say(ran, Message("tool", result.output, tool=call.name))
         return result
 
-    async def _lesson_of(
-        self, turn: Turn, call: ToolCall, verdict: Approve | Edit, result: ToolResult
-    ) -> Lesson | None:
-        if isinstance(verdict, Edit):
-            return Lesson(turn, verdict.reason, demonstration=call)
+    async def _criticism(self, turn: Turn, result: ToolResult) -> str | None:
         for critic in self.critics:
             if (reason := await critic.critique(turn, result)) is not None:
-                return Lesson(turn, reason)
+                return reason
         return None
 
-    async def _learn(self, learner: Learner, lesson: Lesson) -> AsyncIterator[Event]:
-        self.pending += (lesson,)
+    def _keep(self, lesson: Lesson) -> None:
+        """Before anything else can happen, so that a correction outlives a run that is closed or cancelled."""
+        if self.learner is not None:
+            self.pending += (lesson,)
+
+    async def _learn(self, learner: Learner) -> AsyncIterator[Event]:
         yield Learning(self.pending)
         self._step = asyncio.create_task(self._train(learner))
         self._step.add_done_callback(_retrieve)

@@ -25,7 +25,7 @@ from continualcode.plugins import load_plugins, selected
 from continualcode.protocols import Backend
 from continualcode.tools import find_ripgrep
 
-EXTRAS = {"local": "the embedded engine", "ripgrep": "a fast grep", "harmony": "gpt-oss models"}
+EXTRAS = {"local": "the embedded engine", "ripgrep": "a fast grep"}
 """The optional parts and what they are for."""
 
 _REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:;.*extra == ['"]([\w-]+)['"])?""")

@@ -306,3 +306,18 @@ async def test_observers_see_every_event_and_clear_begins_anew():
     agent.note("the user undid it")
     await collect(agent)
     assert said(agent)[1:3] == [("user", "the user undid it"), ("user", "go")]
+
+
+@pytest.mark.parametrize("verdict", [Deny("look first"), Edit({"at": "b.py"}, "wrong file")])
+async def test_a_correction_outlives_a_run_that_is_closed_before_it_is_learned(verdict):
+    learner = RecordingLearner()
+    agent, _, _ = make([WRITE, WRITE, "done"], ScriptedGate(verdict, Deny("second")), learner=learner)
+    last = Reviewed if isinstance(verdict, Deny) else ToolReturned
+    events = agent.run("go")
+    async for event in events:
+        if isinstance(event, last):
+            break
+    await events.aclose()
+    assert learner.lessons == []
+    await collect(agent, "again")
+    assert [lesson.reason for lesson in learner.lessons] == [verdict.reason, "second"]

@@ -217,7 +217,7 @@ class Headless:
             self._error(str(error))
             return
         if undone is not None:
-            agent.note(f"The user took back your last change: {undone}.")
+            agent.tell(f"The user took back your last change: {undone}.")
         self._send({"type": "undone", "what": undone})
 
     async def _no_more_input(self) -> None:
@@ -286,4 +286,4 @@ def _diff_of(workspace: Workspace, call: ToolCall) -> tuple[str | None, str | No
         return None, None
     path, before, after = planned
     lines = unified_diff(before.split("\n"), after.split("\n"), f"a/{path}", f"b/{path}", lineterm="")
-    return "\n".join(lines), None
+    return "\n".join(lines), workspace.unread(path)

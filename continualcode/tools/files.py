@@ -13,6 +13,7 @@ from itertools import islice
 
 from continualcode.errors import ToolError
 from continualcode.tools.registry import FunctionTool, tool
+from continualcode.tools.syntax import broken_syntax
 from continualcode.tools.text import Text, is_binary, nearest_lines, shown, tolerant, without_numbers
 from continualcode.tools.workspace import Workspace
 from continualcode.types import ToolCall
@@ -28,9 +29,9 @@ class _Change:
     """A change that has been worked out and not made."""
 
     path: str
-    before: str
-    after: str
-    data: bytes
+    before: bytes | None
+    """None: there is no such file yet."""
+    after: bytes
     said: str
     """What the model is told once it is made."""
 
@@ -38,13 +39,14 @@ class _Change:
 def preview(workspace: Workspace, call: ToolCall) -> tuple[str, str, str] | None:
     """Path, text before and text after of what the call would write; None for a call that writes no file.
 
-    Writes nothing. Raises ToolError when the call would fail as things are now.
+    Writes nothing. Raises ToolError when there is no such change as things are now; that the model must read the file
+    first is left to `Workspace.unread`, so that a person still sees what it had in mind.
     """
     planner = _PLANNERS.get(call.name)
     if planner is None:
         return None
     change = planner(workspace, **_writers(workspace)[call.name].arguments(call.arguments))
-    return change.path, shown(change.before), shown(change.after)
+    return change.path, shown(Text.decode(change.before or b"").body), shown(Text.decode(change.after).body)
 
 
 def file_tools(workspace: Workspace) -> list[FunctionTool]:
@@ -90,7 +92,7 @@ def _writers(workspace: Workspace) -> dict[str, FunctionTool]:
 
 
 def _make(workspace: Workspace, change: _Change) -> str:
-    workspace.write(change.path, change.data)
+    workspace.replace(change.path, change.before, change.after)
     return change.said
 
 
@@ -99,13 +101,11 @@ def _plan_write(workspace: Workspace, path: str, content: str) -> _Change:
     target = workspace.resolve(path)
     if path.endswith("/") or target.is_dir():
         raise ToolError(f"{path} is a folder, not a file")
-    exists = target.exists()
-    data = workspace.read(path) if exists else b""
-    text = Text("") if is_binary(data) else Text.decode(data)
+    before = workspace.read(path) if target.exists() else None
+    text = Text("") if before is None or is_binary(before) else Text.decode(before)
     after = Text(text.styled(content), text.marked)
-    count = len(after.lines())
-    said = f"{'overwrote' if exists else 'created'} {path}: {_counted(count, 'line')}"
-    return _Change(workspace.relative(target), Text.decode(data).body, after.body, after.encode(), said)
+    said = f"{'created' if before is None else 'overwrote'} {path}: {_counted(len(after.lines()), 'line')}"
+    return _Change(workspace.relative(target), before, after.encode(), said)
 
 
 def _plan_edit(workspace: Workspace, path: str, old: str, new: str, all: bool) -> _Change:
@@ -114,7 +114,8 @@ def _plan_edit(workspace: Workspace, path: str, old: str, new: str, all: bool) -
         raise ToolError("old is empty; to add lines use edit_lines, to fill a file use write")
     if old == new:
         raise ToolError("old and new are the same; nothing would change")
-    text = Text.decode(_read(workspace, path))
+    before = _read(workspace, path)
+    text = Text.decode(before)
     pattern = tolerant(old)
     starts = [text.body.count("\n", 0, found.start()) + 1 for found in islice(pattern.finditer(text.body), 1001)]
     if not starts:
@@ -127,15 +128,13 @@ def _plan_edit(workspace: Workspace, path: str, old: str, new: str, all: bool) -
     styled = text.styled(new)
     after = Text(pattern.sub(lambda _: styled, text.body), text.marked)
     said = f"edited {path} at line {starts[0]}" if len(starts) == 1 else f"replaced {_times(starts)} in {path}"
-    return _Change(workspace.relative(workspace.resolve(path)), text.body, after.body, after.encode(), said)
+    return _parsing(_Change(workspace.relative(workspace.resolve(path)), before, after.encode(), said))
 
 
 def _plan_edit_lines(workspace: Workspace, path: str, start_line: int, end_line: int, content: str) -> _Change:
     _check_unicode("content", content)
-    data = _read(workspace, path)
-    if workspace.changed_since_seen(path, data):
-        raise ToolError(f"{path} has changed since you read it, so its line numbers may be wrong; read it again")
-    text = Text.decode(data)
+    before = _read(workspace, path)
+    text = Text.decode(before)
     last = len(text.lines())
     appends = start_line == last + 1 and end_line in (last, last + 1)
     if not (appends or 1 <= start_line <= end_line <= last):
@@ -150,7 +149,14 @@ def _plan_edit_lines(workspace: Workspace, path: str, start_line: int, end_line:
     after = Text(text.spliced(start_line, end_line, new), text.marked)
     where = f"after line {last}" if appends else f"in place of lines {start_line} to {end_line}"
     said = f"{path}: {_counted(len(new), 'line')} {where}; it has {_counted(len(after.lines()), 'line')} now"
-    return _Change(workspace.relative(workspace.resolve(path)), text.body, after.body, after.encode(), said)
+    return _parsing(_Change(workspace.relative(workspace.resolve(path)), before, after.encode(), said))
+
+
+def _parsing(change: _Change) -> _Change:
+    """The change, unless it breaks the syntax of a file that parses."""
+    if (error := broken_syntax(change.path, change.before or b"", change.after)) is not None:
+        raise ToolError(f"not changed: {change.path} would no longer parse. {error}")
+    return change
 
 
 _PLANNERS: Mapping[str, Callable[..., _Change]] = {

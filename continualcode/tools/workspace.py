@@ -1,4 +1,4 @@
-"""The one folder that file tools may touch: confinement of paths, atomic writes and their undo journal.
+"""The one folder that file tools may touch: confinement of paths, atomic writes, and what the model has seen of files.
 
 Knows bytes only, nothing of text or of tools. It confines tools, not processes: a shell command goes where it likes.
 """
@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -31,7 +32,7 @@ class _Write:
 
 
 class Workspace:
-    """A folder and every write made to it. Raises ConfigError when `root` is no folder.
+    """A folder, and what was read and written in it. Raises ConfigError when `root` is no folder.
 
     Thread-safe. Symlinks are followed as long as they stay inside; a hard link is broken by a write, as by git.
     """
@@ -81,15 +82,22 @@ class Workspace:
 
         Bytes that are already there are no write. Raises WorkspaceError when it may not or cannot be done.
         """
-        target = self.resolve(path)
-        with self._lock:
-            try:
-                before = target.read_bytes() if target.exists() else None
-                if before != data:
-                    self._write(target, before, data)
-            except OSError as error:
-                raise WorkspaceError(f"cannot write {path}: {_reason(error)}") from error
-            self._seen[target] = _digest(data)
+        self._write(path, data, lambda present: None)
+
+    def replace(self, path: str, before: bytes | None, after: bytes) -> None:
+        """`write`, for a change worked out from `before` (None: no file), which the model must have seen.
+
+        Raises WorkspaceError when the file is not the one that was read, checked at the moment of writing.
+        """
+
+        def check(present: bytes | None) -> None:
+            problem = self._unread(path, present)
+            if problem is None and present != before:
+                problem = _changed(path)
+            if problem is not None:
+                raise WorkspaceError(problem)
+
+        self._write(path, after, check)
 
     def undo(self) -> str | None:
         """Takes back the newest write and says what it did; None when there is none to take back.
@@ -120,9 +128,18 @@ class Workspace:
         """The model was shown the file with these bytes."""
         self._seen[self.resolve(path)] = _digest(data)
 
-    def changed_since_seen(self, path: str, data: bytes) -> bool:
-        """Whether `data` is not what the model last saw of the file, or wrote there itself."""
-        return self._seen.get(self.resolve(path), _digest(data)) != _digest(data)
+    def unread(self, path: str) -> str | None:
+        """Why the model may not change this file before it reads it, in words for it; None for a file it has seen."""
+        target = self.resolve(path)
+        return self._unread(path, self.read(path) if target.exists() else None)
+
+    def _unread(self, path: str, present: bytes | None) -> str | None:
+        seen = self._seen.get(self.resolve(path))
+        if present is None or seen == _digest(present):
+            return None
+        if seen is None:
+            return f"not changed: {path} exists and you have not read it; read it first"
+        return _changed(path)
 
     def _confined(self, path: str) -> Path:
         # By name as well as in fact: /proc/self/cwd and its like lead inside only as long as nobody changes folder.
@@ -139,10 +156,22 @@ class Workspace:
             raise WorkspaceError(f"neither a file nor a folder: {path}")
         return target
 
-    def _write(self, target: Path, before: bytes | None, data: bytes) -> None:
+    def _write(self, path: str, data: bytes, check: Callable[[bytes | None], None]) -> None:
+        target = self.resolve(path)
+        with self._lock:
+            try:
+                before = _bytes_of(target)
+                check(before)
+                if before != data:
+                    self._put(target, before, data, check)
+            except OSError as error:
+                raise WorkspaceError(f"cannot write {path}: {_reason(error)}") from error
+            self._seen[target] = _digest(data)
+
+    def _put(self, target: Path, before: bytes | None, data: bytes, check: Callable[[bytes | None], None]) -> None:
         made = _make_folders(target.parent)
         try:
-            _replace(target, data)
+            _replace(target, data, lambda: check(_bytes_of(target)))
         except BaseException:
             _remove_folders(made)
             raise
@@ -155,7 +184,7 @@ class Workspace:
             last.path.unlink()
             _remove_folders(last.made_folders)
             return f"removed {shown}, which had been created"
-        _replace(last.path, last.before)
+        _replace(last.path, last.before, lambda: None)
         return f"restored {shown} as it was before the last write"
 
 
@@ -164,8 +193,16 @@ def _holds(path: Path, digest: bytes) -> bool:
     return path.is_file() and not path.is_symlink() and _digest(path.read_bytes()) == digest
 
 
-def _replace(target: Path, data: bytes) -> None:
-    """Atomic: whoever reads `target` sees all of the old bytes or all of the new."""
+def _changed(path: str) -> str:
+    return f"not changed: {path} has changed since you read it; read it again"
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _replace(target: Path, data: bytes, check: Callable[[], None]) -> None:
+    """Atomic: whoever reads `target` sees all of the old bytes or all of the new. `check` has the last word."""
     present = target.stat() if target.exists() else None
     if present is not None and not (present.st_mode & 0o222 and os.access(target, os.W_OK)):
         raise PermissionError(f"{target.name} is read-only")
@@ -178,6 +215,7 @@ def _replace(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        check()
         os.replace(beside, target)
     except BaseException:
         beside.unlink(missing_ok=True)

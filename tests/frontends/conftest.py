@@ -30,10 +30,13 @@ def doubles():
 
 @pytest.fixture
 def workspace(tmp_path):
+    """Holds calc.py, which the model has read."""
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "calc.py").write_text("def add(a, b):\n    return a - b\n")
-    return Workspace(folder)
+    made = Workspace(folder)
+    made.note_seen("calc.py", made.read("calc.py"))
+    return made
 
 
 class Seat:

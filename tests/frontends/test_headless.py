@@ -296,3 +296,17 @@ async def test_when_nobody_reads_any_more_the_run_ends(doubles, workspace, tmp_p
         frontend = Headless(workspace=workspace, stdin=stdin, stdout=stdout)
         await asyncio.wait_for(frontend.run(doubles.agent_of([], workspace, frontend)), 10)
         stdout.close()
+
+
+async def test_a_change_to_a_file_the_model_has_not_read_is_shown_as_what_it_would_be_and_that_it_will_be_refused(
+    connect, workspace
+):
+    (workspace.root / "other.py").write_text("x = 1\n")
+    async with connect([ToolCall("write", {"path": "other.py", "content": "x = 2\n"})]) as client:
+        client.send({"type": "ask", "text": "change it"})
+        review = await client.until("review")
+        assert "-x = 1\n+x = 2" in review["diff"]
+        assert "you have not read it" in review["problem"]
+        client.send({"type": "approve", "id": review["id"]})
+        assert not (await client.until("tool_returned"))["ok"]
+    assert (workspace.root / "other.py").read_text() == "x = 1\n"

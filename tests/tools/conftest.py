@@ -31,3 +31,14 @@ def use(workspace: Workspace) -> Use:
         return await registry.call(ToolCall(name, arguments))
 
     return call
+
+
+@pytest.fixture
+def change(use: Use) -> Use:
+    """Calls a tool that changes a file, after reading that file."""
+
+    async def call(name: str, *, path: str, **arguments: Json) -> ToolResult:
+        assert (await use("read", path=path)).ok
+        return await use(name, path=path, **arguments)
+
+    return call

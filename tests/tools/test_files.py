@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continualcode.errors import ToolError
-from continualcode.tools import Workspace, file_tools, preview
+from continualcode.tools import Workspace, preview
 from continualcode.tools.text import Text
 from continualcode.types import ToolCall
 
@@ -70,10 +70,10 @@ async def test_write_creates_with_folders_and_overwrites(root: Path, use):
     assert (root / "a/b.txt").read_bytes() == b""
 
 
-async def test_write_keeps_newline_style_byte_order_mark_and_mode(root: Path, use):
+async def test_write_keeps_newline_style_byte_order_mark_and_mode(root: Path, change):
     (root / "a.bat").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     (root / "a.bat").chmod(0o755)
-    assert (await use("write", path="a.bat", content="three\nfour\r\n")).ok
+    assert (await change("write", path="a.bat", content="three\nfour\r\n")).ok
     assert (root / "a.bat").read_bytes() == b"\xef\xbb\xbfthree\r\nfour\r\n"
     assert stat.S_IMODE((root / "a.bat").stat().st_mode) == 0o755
 
@@ -112,28 +112,28 @@ async def test_no_file_tool_writes_outside_the_workspace(tmp_path: Path, root: P
 # edit
 
 
-async def test_edit_replaces_the_one_match(root: Path, use):
+async def test_edit_replaces_the_one_match(root: Path, change):
     (root / "a.py").write_text("x = 1\ny = 2\n")
-    assert (await use("edit", path="a.py", old="y = 2", new="y = 3")).output == "edited a.py at line 2"
+    assert (await change("edit", path="a.py", old="y = 2", new="y = 3")).output == "edited a.py at line 2"
     assert (root / "a.py").read_text() == "x = 1\ny = 3\n"
 
 
-async def test_edit_takes_new_literally_line_numbers_escapes_and_all(root: Path, use):
+async def test_edit_takes_new_literally_line_numbers_escapes_and_all(root: Path, change):
     (root / "a").write_text("here\n")
     new = "10 - ten\n 3| \\1 \\g<0> three  \n\n"
-    assert (await use("edit", path="a", old="here", new=new)).ok
+    assert (await change("edit", path="a", old="here", new=new)).ok
     assert (root / "a").read_text() == new + "\n"
 
 
-async def test_edit_refuses_several_matches_unless_all(root: Path, use):
+async def test_edit_refuses_several_matches_unless_all(root: Path, change):
     (root / "a").write_text("x\ny\nx\nx\n")
-    refused = await use("edit", path="a", old="x", new="z")
+    refused = await change("edit", path="a", old="x", new="z")
     assert not refused.ok
     assert "old occurs 3 times in a, at lines 1, 3, 4" in refused.output
     assert (root / "a").read_text() == "x\ny\nx\nx\n"
     (root / "b").write_text("x x")
-    assert not (await use("edit", path="b", old="x", new="z")).ok
-    assert (await use("edit", path="a", old="x", new="z", all=True)).output == "replaced 3 times in a"
+    assert not (await change("edit", path="b", old="x", new="z")).ok
+    assert (await change("edit", path="a", old="x", new="z", all=True)).output == "replaced 3 times in a"
     assert (root / "a").read_text() == "z\ny\nz\nz\n"
 
 
@@ -159,16 +159,16 @@ async def test_edit_refuses_what_would_change_nothing(root: Path, use):
     assert (root / "a").read_text() == "x\n"
 
 
-async def test_edit_matches_and_keeps_crlf(root: Path, use):
+async def test_edit_matches_and_keeps_crlf(root: Path, change):
     (root / "a").write_bytes(b"one\r\ntwo\r\nthree\r\n")
-    assert (await use("edit", path="a", old="one\ntwo\n", new="1\n2\n\n")).ok
+    assert (await change("edit", path="a", old="one\ntwo\n", new="1\n2\n\n")).ok
     assert (root / "a").read_bytes() == b"1\r\n2\r\n\r\nthree\r\n"
 
 
-async def test_edit_leaves_all_it_does_not_touch_byte_for_byte(root: Path, use):
+async def test_edit_leaves_all_it_does_not_touch_byte_for_byte(root: Path, change):
     (root / "a").write_bytes(b"\xef\xbb\xbfcaf\xe9 \xff\r\nmixed\nx = 1\r\nlone\rcr\r\nend \xf0\x9f\x98\x80")
     (root / "a").chmod(0o640)
-    assert (await use("edit", path="a", old="x = 1", new="x = 2")).ok
+    assert (await change("edit", path="a", old="x = 1", new="x = 2")).ok
     assert (root / "a").read_bytes() == b"\xef\xbb\xbfcaf\xe9 \xff\r\nmixed\nx = 2\r\nlone\rcr\r\nend \xf0\x9f\x98\x80"
     assert stat.S_IMODE((root / "a").stat().st_mode) == 0o640
 
@@ -208,34 +208,130 @@ async def test_a_miss_in_a_large_file_is_told_quickly(root: Path, use):
         (b"a\n", 1, 1, "10 - ten\n  3| x ", b"10 - ten\n  3| x \n"),
     ],
 )
-async def test_edit_lines_replaces_appends_fills_and_deletes(root: Path, use, before, start, end, content, after):
+async def test_edit_lines_replaces_appends_fills_and_deletes(root: Path, change, before, start, end, content, after):
     (root / "a").write_bytes(before)
-    assert (await use("edit_lines", path="a", start_line=start, end_line=end, content=content)).ok
+    assert (await change("edit_lines", path="a", start_line=start, end_line=end, content=content)).ok
     assert (root / "a").read_bytes() == after
 
 
-async def test_edit_lines_says_what_lines_there_are(root: Path, use):
+async def test_edit_lines_says_what_lines_there_are(root: Path, change):
     (root / "a").write_text("a\nb\n")
     for start, end in [(0, 1), (2, 1), (1, 3), (4, 4), (-1, -1), (3, 4)]:
-        result = await use("edit_lines", path="a", start_line=start, end_line=end, content="x")
+        result = await change("edit_lines", path="a", start_line=start, end_line=end, content="x")
         assert result.output == (
             f"no lines {start} to {end} in a, which has 2 lines; lines count from 1, and start_line 3 appends"
         )
-    assert "nothing to append" in (await use("edit_lines", path="a", start_line=3, end_line=3, content="")).output
-    done = await use("edit_lines", path="a", start_line=1, end_line=2, content="x\ny\nz")
+    assert "nothing to append" in (await change("edit_lines", path="a", start_line=3, end_line=3, content="")).output
+    done = await change("edit_lines", path="a", start_line=1, end_line=2, content="x\ny\nz")
     assert done.output == "a: 3 lines in place of lines 1 to 2; it has 3 lines now"
 
 
-async def test_edit_lines_refuses_a_file_that_changed_since_it_was_read(root: Path, use):
-    (root / "a").write_text("a\nb\n")
-    await use("read", path="a")
-    assert (await use("edit_lines", path="a", start_line=1, end_line=1, content="A")).ok
-    (root / "a").write_text("new first line\nA\nb\n")
-    refused = await use("edit_lines", path="a", start_line=1, end_line=1, content="B")
-    assert "a has changed since you read it" in refused.output
-    assert (root / "a").read_text() == "new first line\nA\nb\n"
-    await use("read", path="a")
-    assert (await use("edit_lines", path="a", start_line=2, end_line=2, content="B")).ok
+async def test_a_file_is_changed_only_as_it_was_read(root: Path, use):
+    change = {
+        "write": {"content": "b\n"},
+        "edit": {"old": "a", "new": "b"},
+        "edit_lines": {"start_line": 1, "end_line": 1, "content": "b"},
+    }
+    for name, arguments in change.items():
+        (root / name).write_text("a\n")
+        unread = await use(name, path=name, **arguments)
+        assert (unread.output, unread.ok) == (
+            f"not changed: {name} exists and you have not read it; read it first",
+            False,
+        )
+        await use("read", path=f"./{name}")
+        (root / name).write_text("a \n")
+        stale = await use(name, path=name, **arguments)
+        assert (stale.output, stale.ok) == (f"not changed: {name} has changed since you read it; read it again", False)
+        assert (root / name).read_text() == "a \n"
+        await use("read", path=name)
+        assert (await use(name, path=name, **arguments)).ok
+        assert (root / name).read_text().strip() == "b"
+
+
+async def test_what_the_model_wrote_itself_counts_as_read_until_something_else_changes_it(root: Path, use):
+    await use("write", path="new", content="one\n")
+    assert (await use("edit", path="new", old="one", new="two")).ok
+    assert (await use("edit_lines", path="new", start_line=1, end_line=1, content="three")).ok
+    assert (await use("bash", cmd="echo four > new; echo five > made")).ok
+    for path in ("new", "made"):
+        assert not (await use("write", path=path, content="six")).ok
+    assert [(root / path).read_text() for path in ("new", "made")] == ["four\n", "five\n"]
+
+
+async def test_a_failed_write_does_not_count_as_reading(root: Path, use):
+    (root / "a").write_text("theirs\n")
+    for _ in range(2):
+        assert not (await use("write", path="a", content="mine")).ok
+    assert (root / "a").read_text() == "theirs\n"
+
+
+@pytest.mark.parametrize("existed", [True, False])
+async def test_a_file_that_changes_while_it_is_written_is_left_alone(root: Path, use, monkeypatch, existed):
+    if existed:
+        (root / "new").mkdir()
+        (root / "new/a").write_text("one\n")
+        await use("read", path="new/a")
+    flush = os.fsync
+
+    def meanwhile(descriptor: int) -> None:
+        flush(descriptor)
+        (root / "new/a").write_text("theirs\n")
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    refused = await use("write", path="new/a", content="mine")
+    assert not refused.ok
+    assert "read it" in refused.output
+    assert (root / "new/a").read_text() == "theirs\n"
+    assert os.listdir(root / "new") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "broken", "said"),
+    [
+        ("a.py", "x = 1\ny = 2\n", "x = (1", "line 1: '(' was never closed"),
+        ("a.PYI", "x: int\ny: int\n", "  x: int", "line 1: unexpected indent"),
+        ("a.json", '{"x":\n1}\n', '{"x"', "line 2: Expecting ':' delimiter"),
+        ("a.toml", "x = 1\ny = 2\n", "y = 1", "Cannot overwrite a value (at line 2, column 6)"),
+    ],
+)
+async def test_an_edit_that_breaks_the_syntax_is_refused_with_error_and_line(
+    root: Path, change, path, before, broken, said
+):
+    (root / path).write_text(before)
+    first = before.splitlines()[0]
+    for name, arguments in [
+        ("edit", {"old": first, "new": broken}),
+        ("edit_lines", {"start_line": 1, "end_line": 1, "content": broken}),
+    ]:
+        refused = await change(name, path=path, **arguments)
+        assert (refused.output, refused.ok) == (f"not changed: {path} would no longer parse. {said}", False)
+        assert (root / path).read_text() == before
+
+
+@pytest.mark.parametrize("path", ["a.py", "a.json", "a.toml"])
+async def test_a_file_that_did_not_parse_may_be_edited_step_by_step(root: Path, change, path):
+    (root / path).write_text("<<<<<<< ours\n{{ x }}\n")
+    assert (await change("edit", path=path, old="ours", new="theirs")).ok
+    assert (await change("edit_lines", path=path, start_line=1, end_line=1, content="((")).ok
+
+
+async def test_syntax_is_judged_by_the_bytes_whatever_their_encoding(root: Path, change):
+    for path, data in [
+        ("latin.py", b"# coding: latin-1\nx = '\xe9'\n"),
+        ("mark.py", b"\xef\xbb\xbfx = 1\n"),
+        ("mark.toml", b"\xef\xbb\xbfx = 1\n"),
+        ("stray.py", b"x = '\xe9'\n"),
+    ]:
+        (root / path).write_bytes(data)
+        assert (await change("edit", path=path, old="x", new="y")).ok
+        assert (root / path).read_bytes() == data.replace(b"x", b"y")
+
+
+async def test_what_python_gives_up_on_is_refused_and_not_a_failure_of_the_tool(root: Path, change):
+    (root / "a.json").write_text("[1]\n")
+    refused = await change("edit", path="a.json", old="1", new="[" * 200_000)
+    assert refused.output == "not changed: a.json would no longer parse. nested too deeply to be parsed"
 
 
 # preview
@@ -243,6 +339,7 @@ async def test_edit_lines_refuses_a_file_that_changed_since_it_was_read(root: Pa
 
 def test_a_preview_is_what_the_call_then_writes_and_writes_nothing_itself(root: Path, workspace: Workspace):
     (root / "a").write_bytes(b"one\r\ntwo\r\n")
+    assert workspace.unread("a") == "not changed: a exists and you have not read it; read it first"
     calls = [
         ToolCall("edit", {"path": "./a", "old": "one\n", "new": "1\n"}),
         ToolCall("edit_lines", {"path": "a", "start_line": "3", "end_line": 3, "content": "three"}),
@@ -280,18 +377,6 @@ def test_calls_that_write_no_file_have_no_preview_and_failing_ones_say_why(root:
 def test_a_preview_can_always_be_printed(root: Path, workspace: Workspace):
     (root / "a").write_bytes(b"\xff x")
     assert preview(workspace, ToolCall("edit", {"path": "a", "old": "x", "new": "y"})) == ("a", "\ufffd x", "\ufffd y")
-
-
-async def test_writes_of_the_tools_can_be_taken_back(root: Path, workspace: Workspace):
-    (root / "a").write_text("one\n")
-    tools = {made.spec.name: made for made in file_tools(workspace)}
-    mark = workspace.checkpoint()
-    await tools["read"](path="a")
-    assert workspace.written_since(mark) == ()
-    await tools["edit"](path="a", old="one", new="two")
-    assert workspace.written_since(mark) == ("a",)
-    workspace.undo()
-    assert (root / "a").read_text() == "one\n"
 
 
 # text

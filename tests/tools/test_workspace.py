@@ -174,20 +174,6 @@ def test_undo_refuses_when_the_file_has_changed_since_and_loses_nothing(root: Pa
     assert (root / "a").read_bytes() == b"1"
 
 
-def test_a_checkpoint_tells_what_was_written_since_and_still_stands(root: Path, workspace: Workspace):
-    (root / "same").write_bytes(b"x")
-    workspace.write("before", b"x")
-    mark = workspace.checkpoint()
-    assert workspace.written_since(mark) == ()
-    workspace.write("same", b"x")
-    assert workspace.written_since(mark) == ()
-    workspace.write("a", b"x")
-    workspace.write("b", b"x")
-    assert workspace.written_since(mark) == ("a", "b")
-    workspace.undo()
-    assert workspace.written_since(mark) == ("a",)
-
-
 def test_huge_files_are_not_read_into_memory(root: Path, workspace: Workspace):
     with open(root / "huge", "wb") as file:
         file.truncate(10**9)

@@ -154,6 +154,6 @@ def _change_of(workspace: Workspace, call: ToolCall) -> tuple[Change | None, str
         if planned is None:
             return None, None
         path, before, after = planned
-        return Change(diff(before, after), new_file=not workspace.resolve(path).exists()), None
+        return Change(diff(before, after), new_file=not workspace.resolve(path).exists()), workspace.unread(path)
     except ToolError as error:
         return None, str(error)

@@ -1,6 +1,6 @@
 """The one folder that file tools may touch: confinement of paths, atomic writes, and what the model has seen of files.
 
-Knows bytes only, nothing of text or of tools. It confines tools, not processes: a shell command goes where it likes.
+Knows bytes only, nothing of text or of tools. It confines tools, not processes; those are the sandbox's to confine.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from continualcode.errors import ConfigError, WorkspaceError
+from continualcode.tools.own import OwnFiles
 
 MAX_FILE_BYTES = 32 * 2**20
 """Files above this are not read; what works on them is a shell command."""
@@ -34,14 +35,17 @@ class _Write:
 class Workspace:
     """A folder, and what was read and written in it. Raises ConfigError when `root` is no folder.
 
+    `settings` and `own` are the agent's own files and folders, which no tool may write (`OwnFiles`).
+
     Thread-safe. Symlinks are followed as long as they stay inside; a hard link is broken by a write, as by git.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, settings: Iterable[Path] = (), own: Iterable[Path] = ()) -> None:
         self._as_given = Path(os.path.abspath(root))
         self.root = Path(root).resolve()
         if not self.root.is_dir():
             raise ConfigError(f"the workspace must be a folder that exists: {root}")
+        self.own = OwnFiles(self.root, settings, own)
         self._writes: list[_Write] = []
         self._seen: dict[Path, bytes] = {}
         self._lock = threading.RLock()
@@ -158,6 +162,10 @@ class Workspace:
 
     def _write(self, path: str, data: bytes, check: Callable[[bytes | None], None]) -> None:
         target = self.resolve(path)
+        if self.own.holds(target):
+            raise WorkspaceError(
+                f"not for tools to write: {path}; git's own files and the agent's settings are a person's"
+            )
         with self._lock:
             try:
                 before = _bytes_of(target)

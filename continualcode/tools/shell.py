@@ -1,50 +1,60 @@
-"""The bash tool: runs one command in the workspace and leaves nothing of it running; knows nothing of approval."""
+"""The bash tool: runs one command in the workspace, confined, and leaves nothing of it running; knows nothing of approval."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
+import weakref
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from continualcode.errors import ConfigError, ToolError
+from continualcode.tools.redact import environment
 from continualcode.tools.registry import FunctionTool, tool
+from continualcode.tools.sandbox import PROCESSES, Sandbox, find_sandbox, memory_limit
 from continualcode.tools.text import shown
 from continualcode.tools.workspace import Workspace
 from continualcode.types import ToolResult
 
 KEPT_BYTES = 15_000
 """Of longer output this much is kept at the beginning, and as much at the end."""
-_PROC = Path("/proc")
-_GRACE = 1.0
+_END_SECONDS = 8.0
 _TICK = 0.02
-_SECRET = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL")
 _QUIET = {"TERM": "dumb", "NO_COLOR": "1", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
+_STOPPED = "[background processes were stopped at the end of this call]"
+_LIMITS = {"processes": f"{PROCESSES} processes", "memory": f"{memory_limit() / 1e9:.1f} GB of memory"}
+_REFUSALS = ("Read-only file system", "Permission denied", "Temporary failure in name resolution", "is unreachable")
 
 
-def bash_tool(workspace: Workspace, *, timeout: float = 120.0) -> FunctionTool:
-    """bash, in the root of the workspace, for at most `timeout` seconds.
+def bash_tool(
+    workspace: Workspace, *, timeout: float = 120.0, sandbox: Sandbox | None = None, pass_on: Collection[str] = ()
+) -> FunctionTool:
+    """bash, in the root of the workspace, for at most `timeout` seconds, in this sandbox or the best that is found.
 
-    The command has no input and no terminal, and gets no environment variable whose name looks like a secret's.
-    Its process group is killed at the end, at the timeout and on cancellation; what starts a session of its own
-    (setsid) escapes that. Raises ConfigError when there is no bash or the timeout is not positive.
+    The command has no input and no terminal, and gets no environment variable that looks like a secret's, but for
+    those named in `pass_on`. At its end, at the timeout, on cancellation and when this process dies, everything that
+    it has started is ended. Raises ConfigError when there is no bash or the timeout is not positive.
     """
     program = shutil.which("bash")
     if program is None:
         raise ConfigError("the bash tool needs bash, and there is none on PATH")
     if not timeout > 0:
         raise ConfigError(f"the timeout of bash must be positive, not {timeout}")
+    shell = _Shell(program, workspace, sandbox or find_sandbox(), timeout, frozenset(pass_on))
 
     @tool
     async def bash(cmd: str) -> ToolResult:
         """Run a bash command."""
-        command = _Command([program, "-c", cmd], workspace, timeout)
+        command = _Command(shell, cmd)
         finished = asyncio.ensure_future(asyncio.to_thread(command.finish))
         try:
             return await asyncio.shield(finished)
@@ -56,48 +66,85 @@ def bash_tool(workspace: Workspace, *, timeout: float = 120.0) -> FunctionTool:
     return bash
 
 
-class _Command:
-    """One running command. `finish` blocks until it is over and its whole process group is gone."""
+class _Shell:
+    """What all commands of one tool have in common: among it a /tmp of their own, removed with the tool."""
 
-    def __init__(self, argv: list[str], workspace: Workspace, timeout: float) -> None:
+    def __init__(
+        self, program: str, workspace: Workspace, sandbox: Sandbox, timeout: float, pass_on: frozenset[str]
+    ) -> None:
+        self.program, self.workspace, self.sandbox, self.timeout = program, workspace, sandbox, timeout
+        self.temporary = Path(tempfile.mkdtemp(prefix="continualcode-"))
+        weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
+        self._pass_on = pass_on
+
+    def environment(self) -> dict[str, str]:
+        kept = environment(self._pass_on) | _QUIET
+        match self.sandbox.kind:
+            case "bubblewrap":
+                return kept | {"TMPDIR": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache"}
+            case "landlock":
+                return kept | {"TMPDIR": str(self.temporary), "XDG_CACHE_HOME": str(self.temporary / ".cache")}
+            case "none":
+                return kept
+
+
+class _Command:
+    """One running command. `finish` blocks until it is over and all that it has started is gone."""
+
+    def __init__(self, shell: _Shell, cmd: str) -> None:
         self.cancelled = threading.Event()
-        self._timeout = timeout
-        self._deadline = time.monotonic() + timeout
+        self._shell = shell
+        self._deadline = time.monotonic() + shell.timeout
         self._output = _Kept()
         self._ended = False  # no more output will come
+        self._own = shell.workspace.own.keep(absent_only=shell.sandbox.kind == "bubblewrap")
+        self._report, report = os.pipe()
         try:
             self._process = subprocess.Popen(
-                argv,
-                cwd=workspace.root,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
+                shell.sandbox.argv([shell.program, "-c", cmd], shell.workspace, shell.temporary, report),
+                cwd=shell.workspace.root,
+                env=shell.environment(),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                pass_fds=(report,),
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
+            os.close(self._report)
             raise ToolError(f"bash could not be started: {error}") from error
+        finally:
+            os.close(report)
 
     def finish(self) -> ToolResult:
-        notes = []
         try:
-            while self._process.poll() is None and not self._overdue:
+            while not self._over and not self._overdue:
                 self._take(_TICK)
-            timed_out = self._process.returncode is None
-            self._drain(0.0)
-            if self._kill() and not timed_out:
-                notes.append("[background processes were stopped at the end of this call]")
-            self._drain(_TICK)
+            timed_out = not self._over
+            self._end()
+            report = os.read(self._report, 4096) if _readable(self._report, 0.0) else b""
         finally:
-            self._kill()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
+            self._leave()
+            changed = self._shell.workspace.own.put_back(self._own)
+        text = self._output.text()
+        if not report:
+            raise ToolError(f"bash could not be run in its sandbox ({self._shell.sandbox.kind}): {text}")
+        ended = json.loads(report)
+        notes = [] if ended["code"] or timed_out or not ended["stopped"] else [_STOPPED]
         if timed_out:
-            notes.append(f"[stopped after {self._timeout:g} seconds, with all that it had started]")
-        elif self._process.returncode != 0:
-            notes.append(_said_of(self._process.returncode))
-        text = self._output.text() or "(no output)"
-        return ToolResult("\n".join([text, *notes]), ok=self._process.returncode == 0 and not timed_out)
+            notes.append(f"[stopped after {self._shell.timeout:g} seconds, with all that it had started]")
+        elif ended["over"]:
+            notes.append(f"[stopped, with all that it had started: more than {_LIMITS[ended['over']]}]")
+        elif ended["code"] != 0:
+            notes += [_said_of(ended["code"]), *self._hints(text)]
+        if changed:
+            names = ", ".join(self._shell.workspace.relative(path) for path in changed)
+            notes.append(f"[put back as it was, because only a person may change it: {names}]")
+        return ToolResult("\n".join([text or "(no output)", *notes]), ok=ended["code"] == 0 and not timed_out)
+
+    @property
+    def _over(self) -> bool:
+        return self._process.poll() is not None
 
     @property
     def _overdue(self) -> bool:
@@ -117,41 +164,28 @@ class _Command:
         self._output.add(chunk)
         return bool(chunk)
 
-    def _drain(self, seconds: float) -> None:
-        """Takes what is in the pipe already; a process that goes on writing cannot keep it from ending."""
-        until = time.monotonic() + _GRACE
-        while time.monotonic() < until and self._take(seconds):
-            pass
-
-    def _kill(self) -> bool:
-        """Ends the process group, gently and then not; whether there was anything to end."""
-        if not self._running:
-            return False
-        self._signal(signal.SIGTERM)
-        until = time.monotonic() + _GRACE
-        while time.monotonic() < until:
+    def _end(self) -> None:
+        """Cuts the lifeline, and takes what is written until all has ended."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        until = time.monotonic() + _END_SECONDS
+        while (not self._over or self._take(0.0)) and time.monotonic() < until:
             self._take(_TICK)
-            self._process.poll()
-            if not self._running:
-                return True
-        self._signal(signal.SIGKILL)
+
+    def _leave(self) -> None:
+        self._process.kill()
         self._process.wait()
-        return True
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        os.close(self._report)
 
-    def _signal(self, number: int) -> None:
-        # The id of the group stays taken until its last process is gone, so this cannot hit a stranger.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-    @property
-    def _running(self) -> bool:
-        try:
-            os.killpg(self._process.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # somebody else's by now, as under sudo; or on macOS: only the dead are left
-            return False
-        return not _only_dead(self._process.pid)
+    def _hints(self, text: str) -> list[str]:
+        """What may have kept the command from its end."""
+        if self._shell.sandbox.kind == "none" or not any(refusal in text for refusal in _REFUSALS):
+            return []
+        network = "" if self._shell.sandbox.network else ", and there is no network"
+        return [f"[here only the workspace and $TMPDIR can be written, the agent's own files excepted{network}]"]
 
 
 class _Kept:
@@ -187,19 +221,6 @@ class _Kept:
             self._dropped += excess
 
 
-def _only_dead(group: int) -> bool:
-    """Whether all that is left of the group is dead and waits to be reaped; in a container that can take for ever."""
-    if not (_PROC / "self/stat").exists():
-        return False
-    states = []
-    for entry in _PROC.glob("[0-9]*/stat"):
-        with suppress(OSError):  # gone since it was listed
-            state, _, member_of, *_ = entry.read_bytes().rpartition(b")")[2].split()
-            if int(member_of) == group:
-                states.append(state)
-    return all(state in (b"Z", b"X") for state in states)
-
-
 def _readable(descriptor: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -213,8 +234,3 @@ def _said_of(code: int) -> str:
         return f"[ended by {signal.Signals(-code).name}]"
     except ValueError:
         return f"[ended by signal {-code}]"
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not any(word in name.upper() for word in _SECRET)}
-    return kept | _QUIET

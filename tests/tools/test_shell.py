@@ -1,6 +1,5 @@
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -102,11 +101,17 @@ async def test_cancelling_ends_the_whole_group(use):
     assert not runs("sleep 7654")
 
 
-async def test_a_process_that_escapes_its_group_cannot_hold_the_call(use):
+async def test_what_leaves_its_group_and_its_parent_is_ended_all_the_same(use):
     began = time.monotonic()
-    result = await use("bash", cmd="setsid sleep 6 & echo $!")
-    assert time.monotonic() - began < 4
-    os.kill(int(result.output.split()[0]), signal.SIGKILL)
+    for escaping in (
+        "setsid sleep 54321 &",
+        "setsid -f sleep 54322;",
+        "(setsid sh -c 'setsid nohup sleep 54323 & exit' &)",
+    ):
+        result = await use("bash", cmd=f"{escaping} sleep 0.1; echo hi")
+        assert result.output == "hi\n[background processes were stopped at the end of this call]"
+    assert time.monotonic() - began < 8
+    assert not runs("sleep 5432")
 
 
 async def test_stray_bytes_do_not_lose_the_result(use):

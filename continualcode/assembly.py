@@ -8,16 +8,18 @@ async for event in agent.run("fix the failing test"):
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from pluggy import PluginManager
 
 from continualcode.agent import Agent
 from continualcode.approval import Remember
 from continualcode.checkpoint import SaveEvery
-from continualcode.config import Config
+from continualcode.config import FILE, Config, user_file
 from continualcode.errors import PluginError
 from continualcode.events import Event
 from continualcode.hookspecs import (
@@ -34,7 +36,7 @@ from continualcode.policy import Policy
 from continualcode.prompts import SYSTEM_PROMPT
 from continualcode.protocols import ApprovalGate, Backend, Critic, Frontend, Learner, Renderer, Tool
 from continualcode.sdpo import SDPOConfig, SDPOTrainer
-from continualcode.tools import ToolRegistry, Workspace, tool
+from continualcode.tools import ToolRegistry, Workspace, find_sandbox, tool
 from continualcode.types import Capabilities, Sampling
 
 CALLER = "the caller"
@@ -141,7 +143,7 @@ class _Prepared:
 
 
 def _prepare(config: Config, plugins: PluginManager, additions: Additions, with_frontend: bool) -> _Prepared:
-    workspace = Workspace(config.workspace)
+    workspace = Workspace(config.workspace, settings=(config.workspace / FILE, user_file().parent), own=_own(config))
     return _Prepared(
         workspace,
         _tools(config, plugins, workspace, additions.tools),
@@ -157,7 +159,8 @@ def _prepare(config: Config, plugins: PluginManager, additions: Additions, with_
 def _joined(config: Config, prepared: _Prepared, connection: Connection, additions: Additions) -> Assembly:
     renderer = prepared.make_renderer(connection.tokenizer, config.model_name)
     trained = _training(config, prepared.make_teacher, connection, renderer, additions.learner)
-    notes = (*_opening(config), *connection.notes, *trained.notes)
+    sandbox = find_sandbox(config.sandbox, network=config.bash_network)
+    notes = (*_opening(config), *connection.notes, *trained.notes, sandbox.note)
     remember = Remember()
     frontend: Frontend | None = None
     if prepared.make_frontend is not None:
@@ -235,6 +238,12 @@ def _opening(config: Config) -> tuple[str, ...]:
     if config.backend == "local" and not config.chosen("backend"):
         notes.append(
             "No TINKER_API_KEY, so this is the embedded model: it shows the loop; real work wants a larger one "
+def _own(config: Config) -> tuple[Path, ...]:
+    """What was learned, remembered and recorded, and where plug-ins are installed in an environment of our own."""
+    environment = (Path(sys.prefix),) if sys.prefix != sys.base_prefix else ()
+    return (config.state_dir, *environment)
+
+
             "(set TINKER_API_KEY, or base_url=..., or model_name=...)"
         )
     if config.load_checkpoint_path is not None:

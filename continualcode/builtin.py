@@ -25,15 +25,16 @@ from continualcode.hookspecs import (
 )
 from continualcode.protocols import ApprovalGate, Frontend, Renderer, Tool
 from continualcode.sdpo import TEACHERS
-from continualcode.tools import Workspace, standard_tools
+from continualcode.tools import Workspace, find_sandbox, standard_tools
 
 KEYLESS = "tml-no-key-needed"
 """The Tinker client insists on a key; a server of one's own usually wants none."""
 
 
 @hookimpl
-def register_tools(workspace: Workspace) -> list[Tool]:
-    return standard_tools(workspace)
+def register_tools(config: Config, workspace: Workspace) -> list[Tool]:
+    sandbox = find_sandbox(config.sandbox, network=config.bash_network)
+    return standard_tools(workspace, sandbox=sandbox, bash_env=config.bash_env.replace(",", " ").split())
 
 
 @hookimpl

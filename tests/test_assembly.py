@@ -26,6 +26,7 @@ from continualcode.plugins import HOOKS, load_plugins
 from continualcode.sdpo import CurrentTeacher, EMATeacher, SDPOTrainer
 from continualcode.testing import BytesRenderer, RecordingLearner, ScriptedBackend, ScriptedGate
 from continualcode.types import Capabilities
+from continualcode.tools import find_sandbox
 
 pytestmark = pytest.mark.usefixtures("isolated")
 WRITE = ("write", {"path": "a.txt", "content": "x"})
@@ -191,7 +192,7 @@ async def test_gates_are_asked_from_the_caller_to_the_frontend(staged):
     assembly = await staged(house, gates=[ScriptedGate()])
     assert [type(gate) for gate in assembly.agent.gates] == [ScriptedGate, NoSecrets, ReadOnly, Remember, Stage]
     assert assembly.agent.critics == (assembly.frontend,)
-    assert house.around.greeting == assembly.notes == ("a scripted model",)
+    assert house.around.greeting == assembly.notes == ("a scripted model", find_sandbox().note)
     assert house.around.remember is assembly.agent.gates[3]
     assert house.around.workspace is assembly.workspace
 
@@ -314,9 +315,9 @@ async def test_the_embedded_model_is_announced_when_nobody_chose_it(monkeypatch,
     manager = load_plugins(scripted_plugin(ScriptedBackend()), entry_points=False)
     announced = (await build(Config(renderer="bytes"), manager)).notes
     assert announced[0].startswith("No TINKER_API_KEY, so this is the embedded model")
-    assert (await build(Config(renderer="bytes", backend="local"), manager)).notes == ()
+    assert (await build(Config(renderer="bytes", backend="local"), manager)).notes == (find_sandbox().note,)
     resumed = (await build(Config(renderer="bytes", backend="local", load_checkpoint_path="p"), manager)).notes
-    assert resumed == ("going on from p",)
+    assert resumed == ("going on from p", find_sandbox().note)
 
 
 class Connecting:

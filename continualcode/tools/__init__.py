@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from continualcode.protocols import Tool
 from continualcode.tools.files import file_tools, preview
 from continualcode.tools.registry import FunctionTool, ToolRegistry, tool
+from continualcode.tools.sandbox import Sandbox, find_sandbox
 from continualcode.tools.search import find_ripgrep, search_tools
 from continualcode.tools.shell import bash_tool
 from continualcode.tools.workspace import Workspace
@@ -15,11 +18,13 @@ READ_ONLY = frozenset({"read", "glob", "grep"})
 __all__ = [
     "READ_ONLY",
     "FunctionTool",
+    "Sandbox",
     "ToolRegistry",
     "Workspace",
     "bash_tool",
     "file_tools",
     "find_ripgrep",
+    "find_sandbox",
     "preview",
     "search_tools",
     "standard_tools",
@@ -27,10 +32,16 @@ __all__ = [
 ]
 
 
-def standard_tools(workspace: Workspace, *, bash_timeout: float = 120.0) -> list[Tool]:
-    """read, write, edit, edit_lines, glob, grep and bash in one workspace; bash runs for at most so many seconds."""
+def standard_tools(
+    workspace: Workspace,
+    *,
+    bash_timeout: float = 120.0,
+    sandbox: Sandbox | None = None,
+    bash_env: Collection[str] = (),
+) -> list[Tool]:
+    """read, write, edit, edit_lines, glob, grep and bash in one workspace; bash as `bash_tool` makes it."""
     return [
         *file_tools(workspace),
         *search_tools(workspace, ripgrep=find_ripgrep()),
-        bash_tool(workspace, timeout=bash_timeout),
+        bash_tool(workspace, timeout=bash_timeout, sandbox=sandbox, pass_on=bash_env),
     ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, cast, overload
 
@@ -18,6 +19,7 @@ from pydantic_core import CoreSchema
 
 from continualcode.errors import ConfigError, ToolError
 from continualcode.protocols import Tool
+from continualcode.tools.redact import Redactor
 from continualcode.types import Json, JsonObject, ToolCall, ToolResult, ToolSpec, thaw
 
 _Function = Callable[..., object]
@@ -30,10 +32,14 @@ _RETURNS = (str, ToolResult, str | ToolResult)
 class ToolRegistry:
     """The tools on offer, by name, in the order given. Plain typed functions are wrapped by `tool`.
 
+    What a tool returns goes through `redact`, which by default hides the values of this environment's secrets.
     Raises ConfigError when two tools have one name.
     """
 
-    def __init__(self, tools: Iterable[Tool | Callable[..., object]] = ()) -> None:
+    def __init__(
+        self, tools: Iterable[Tool | Callable[..., object]] = (), *, redact: Callable[[str], str] | None = None
+    ) -> None:
+        self._redact = redact or Redactor(os.environ)
         self._tools: dict[str, Tool] = {}
         for item in tools:
             made = item if isinstance(item, Tool) else tool(item)
@@ -53,6 +59,10 @@ class ToolRegistry:
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Checks the call and runs it. Whatever a tool raises becomes a result that is not ok."""
+        result = await self._call(call)
+        return replace(result, output=self._redact(result.output))
+
+    async def _call(self, call: ToolCall) -> ToolResult:
         try:
             if (problem := self.check(call)) is not None:
                 return ToolResult(problem, ok=False)

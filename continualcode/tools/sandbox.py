@@ -54,12 +54,13 @@ class Sandbox:
             case "landlock":
                 return f"writes only in the workspace, $TMPDIR and /dev/shm; {_open_to_landlock(self.network)}; {both}"
             case "none":
-                return f"bash can do whatever you can: write anywhere, use the network, read other processes; {both}"
+                return f"it can do what you can: write anywhere, use the network, read other processes; {both}"
 
     @property
     def note(self) -> str:
         """One line: what is in force, what that means, and why."""
-        return f"sandbox of bash: {self.kind.upper() if self.kind == 'none' else self.kind}: {self.limits} ({self.why})"
+        where = "NO SANDBOX" if self.kind == "none" else self.kind
+        return f"bash runs in {where}: {self.limits} ({self.why})"
 
     def argv(self, command: Sequence[str], workspace: Workspace, temporary: Path, report: int) -> list[str]:
         """The command line that runs `command` (its program as a full path) confined and supervised.

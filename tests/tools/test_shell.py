@@ -105,10 +105,10 @@ async def test_what_leaves_its_group_and_its_parent_is_ended_all_the_same(use):
     began = time.monotonic()
     for escaping in (
         "setsid sleep 54321 &",
-        "setsid -f sleep 54322;",
+        "setsid -f sleep 54322",
         "(setsid sh -c 'setsid nohup sleep 54323 & exit' &)",
     ):
-        result = await use("bash", cmd=f"{escaping} sleep 0.1; echo hi")
+        result = await use("bash", cmd=f"{escaping}\nsleep 0.1; echo hi")
         assert result.output == "hi\n[background processes were stopped at the end of this call]"
     assert time.monotonic() - began < 8
     assert not runs("sleep 5432")

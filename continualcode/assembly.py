@@ -238,17 +238,17 @@ def _opening(config: Config) -> tuple[str, ...]:
     if config.backend == "local" and not config.chosen("backend"):
         notes.append(
             "No TINKER_API_KEY, so this is the embedded model: it shows the loop; real work wants a larger one "
-def _own(config: Config) -> tuple[Path, ...]:
-    """What was learned, remembered and recorded, and where plug-ins are installed in an environment of our own."""
-    environment = (Path(sys.prefix),) if sys.prefix != sys.base_prefix else ()
-    return (config.state_dir, *environment)
-
-
             "(set TINKER_API_KEY, or base_url=..., or model_name=...)"
         )
     if config.load_checkpoint_path is not None:
         notes.append(f"going on from {config.load_checkpoint_path}")
     return tuple(notes)
+
+
+def _own(config: Config) -> tuple[Path, ...]:
+    """What was learned, remembered and recorded, and where plug-ins are installed in an environment of our own."""
+    environment = (Path(sys.prefix),) if sys.prefix != sys.base_prefix else ()
+    return (config.state_dir, *environment)
 
 
 def _tools(

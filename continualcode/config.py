@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -69,15 +69,15 @@ class Config(BaseSettings):
     frontend: str = Field("terminal", description="terminal, headless (JSON lines) or a plug-in's")
     prompt: str | None = Field(None, description="the first request")
     renderer: str = Field("auto", description="chat format: auto (from the model's template), or a family's name")
-    auto_approve_readonly: bool = Field(False, description="run read, glob and grep without asking")
-    enable_training: bool = Field(True, description="learn from corrections; false: only denies")
-    lora_rank: int = Field(
-        32, ge=1, description="rank of the trained LoRA; a power of 2 on Tinker (16 on the embedded model)"
     sandbox: Literal["auto", "required", "off"] = Field(
         "auto", description="of bash: the best there is here, announced; required: refuse to start without; off"
     )
     bash_network: bool = Field(False, description="let bash use the network")
     bash_env: str = Field("", description="variables that bash gets though they look like secrets: NAME,NAME")
+    auto_approve_readonly: bool = Field(False, description="run read, glob and grep without asking")
+    enable_training: bool = Field(True, description="learn from corrections; false: only denies")
+    lora_rank: int = Field(
+        32, ge=1, description="rank of the trained LoRA; a power of 2 on Tinker (16 on the embedded model)"
     )
     learning_rate: float = Field(1e-4, gt=0, description="of one correction's step (3e-4 on the embedded model)")
     save_every: int = Field(10, ge=0, description="save after so many steps, and at the end; 0: only then (1 on local)")

@@ -23,7 +23,7 @@ from continualcode.errors import BackendError, ConfigError, MissingExtraError
 from continualcode.hookspecs import Connection, Progress
 from continualcode.plugins import load_plugins, selected
 from continualcode.protocols import Backend
-from continualcode.tools import find_ripgrep
+from continualcode.tools import find_ripgrep, find_sandbox
 
 EXTRAS = {"local": "the embedded engine", "ripgrep": "a fast grep"}
 """The optional parts and what they are for."""
@@ -53,6 +53,7 @@ def machine(config: Config) -> list[Row]:
         _embedded_model(),
         _program("ripgrep", find_ripgrep(), "grep and glob are slower: pip install 'continualcode[ripgrep]'"),
         _program("bash", shutil.which("bash"), "the tool bash cannot run commands; install bash"),
+        _sandbox(config),
         _writable("state_dir", config.state_dir),
         _settings("your settings", user_file()),
         _settings("workspace settings", config.workspace / FILE),
@@ -163,6 +164,14 @@ def _embedded_model() -> Row:
 
 def _program(name: str, path: str | None, otherwise: str) -> Row:
     return Row(name, "ok", path) if path else Row(name, "limited", f"not found: {otherwise}")
+
+
+def _sandbox(config: Config) -> Row:
+    try:
+        found = find_sandbox(config.sandbox, network=config.bash_network)
+    except ConfigError as error:
+        return Row("sandbox", "failed", str(error))
+    return Row("sandbox", "ok" if found.kind == "bubblewrap" else "limited", found.note)
 
 
 def _writable(name: str, folder: Path) -> Row:

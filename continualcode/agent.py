@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from continualcode.errors import BackendUnavailableError, ContinualCodeError
+from continualcode.errors import BackendUnavailableError, ContinualCodeError, WorkspaceError
 from continualcode.events import (
     Asked,
     Event,
@@ -23,7 +23,8 @@ from continualcode.events import (
     ToolReturned,
 )
 from continualcode.protocols import ApprovalGate, Critic, Learner, Proposer
-from continualcode.tools.registry import ToolRegistry
+from continualcode.tools import READ_ONLY, ToolRegistry
+from continualcode.tools.snapshots import Change, Snapshots
 from continualcode.types import (
     Approve,
     Conversation,
@@ -56,6 +57,7 @@ class Agent:
     Gates are asked in order until one has a verdict; when none has, the call is denied and nothing is learned.
     The conversation changes only in whole steps, so closing the iterator or cancelling it at any point leaves a
     conversation that can go on; lessons that could not be learned wait in `pending` for the next denial.
+    With `snapshots`, one is taken before every call that may change files, and `undo` takes such a call back.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Agent:
         learner: Learner | None = None,
         critics: Sequence[Critic] = (),
         observers: Sequence[Callable[[Event], None]] = (),
+        snapshots: Snapshots | None = None,
         system: str = "",
         limits: Limits = Limits(),
     ) -> None:
@@ -74,6 +77,7 @@ class Agent:
         self.learner, self.critics, self.observers, self.limits = learner, tuple(critics), tuple(observers), limits
         self._opening = (Message("system", system),) if system else ()
         self.conversation = Conversation(self._opening, tools.specs)
+        self.snapshots, self._conversations = snapshots, dict[str, Conversation]()
         self.pending: tuple[Lesson, ...] = ()
         self.reports: list[TrainReport] = []
         self._step: asyncio.Task[TrainReport | None] | None = None
@@ -120,6 +124,25 @@ class Agent:
     def clear(self) -> None:
         """Begins a new conversation. What was learned stays, and so do lessons still pending."""
         self.conversation = Conversation(self._opening, self.tools.specs)
+        self._conversations.clear()
+
+    async def undo(self) -> Change | None:
+        """Takes back the newest call that changed files: what it changed, and the conversation from it on.
+
+        None when there is none. A call of an earlier session, or from before `clear`, leaves the conversation as it is.
+        What was learned stays. Raises WorkspaceError, having changed nothing, when the same files have changed since.
+        """
+        return await self._restore(self.snapshots.undo) if self.snapshots is not None else None
+
+    async def redo(self) -> Change | None:
+        """Takes the last `undo` back, in the same way; None when there is none or another call has changed files."""
+        return await self._restore(self.snapshots.redo) if self.snapshots is not None else None
+
+    async def _restore(self, turn: Callable[[], Change | None]) -> Change | None:
+        change = await asyncio.to_thread(turn)
+        if change is not None and (then := self._conversations.get(change.id)) is not None:
+            self._conversations[change.id], self.conversation = self.conversation, then
+        return change
 
     async def _act(self, turn: Turn, call: ToolCall) -> AsyncIterator[Event]:
         decision = await self._review(turn, call, self.gates) or _Decision(
@@ -169,13 +192,20 @@ class Agent:
 
     async def _run_tool(self, turn: Turn, call: ToolCall) -> ToolResult:
         """Runs an approved call. The conversation records it in the same breath, also when it is interrupted."""
-        ran = replace(turn.reply.message, calls=(call,))
+        ran, before = replace(turn.reply.message, calls=(call,)), self.conversation
+        snapshots = self.snapshots if call.name not in READ_ONLY else None
         try:
+            if snapshots is not None:
+                self._conversations[await asyncio.to_thread(snapshots.begin, call)] = before
             result = await self.tools.call(call)
+        except WorkspaceError as error:  # the snapshot's: a tool's own is a result
+            result = ToolResult(str(error), ok=False)
         except asyncio.CancelledError:
             self._say(ran, Message("tool", "interrupted by the user; it may have been half done", tool=call.name))
             raise
         self._say(ran, Message("tool", result.output, tool=call.name))
+        if snapshots is not None:
+            await asyncio.to_thread(snapshots.finish)
         return result
 
     async def _criticism(self, turn: Turn, result: ToolResult) -> str | None:

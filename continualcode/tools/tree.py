@@ -1,0 +1,240 @@
+"""What is in a folder at one moment, and a store of contents to put it back from; knows nothing of calls or of undo.
+
+Modes, symlinks, empty folders, nested repositories and every byte are kept, which git's own trees would not do.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from continualcode.errors import WorkspaceError
+from continualcode.tools.scan import Ignores, in_repository
+
+MOST_BYTES, MOST_BYTES_TOGETHER = 32 * 2**20, 2 * 2**30
+IGNORED_FILES, IGNORED_BYTES = 200, 2**20
+"""An ignored folder with more in it is left out, and so is a larger ignored file."""
+_RACY = 2 * 10**9
+"""ns. What changed so shortly before it was read can change again with nothing to tell it by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, symlink or folder. Equal when mode and content are."""
+
+    mode: int
+    content: str
+    """A file's digest, a symlink's target; "" for a folder."""
+    stamp: tuple[int, ...] = field(default=(), compare=False)
+    """Of a file: as long as this stays, so does the content."""
+
+    @property
+    def kind(self) -> int:
+        return stat.S_IFMT(self.mode)
+
+
+Entries = Mapping[str, Entry]
+Changes = Mapping[str, tuple[Entry | None, Entry | None]]
+"""What each path was before and is after; None: nothing. The paths are sorted, folders before what is in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Everything in a folder by path relative to it, less what is left out with all below it."""
+
+    entries: Entries
+    left_out: frozenset[str] = frozenset()
+
+    def changes_to(self, after: Tree) -> Changes:
+        """What differs, as far as both cover it."""
+        left_out = self.left_out | after.left_out
+        pairs = {path: (self.entries.get(path), after.entries.get(path)) for path in (*self.entries, *after.entries)}
+        return {
+            path: pairs[path]
+            for path in sorted(pairs)
+            if pairs[path][0] != pairs[path][1] and left_out.isdisjoint((path, *map(str, PurePosixPath(path).parents)))
+        }
+
+
+class Store:
+    """Contents by digest in one folder, each written once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, data: bytes) -> str:
+        digest = _digest(data)
+        path = self._path(digest)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            beside = path.with_suffix(f".{secrets.token_hex(8)}")
+            beside.write_bytes(data)
+            beside.replace(path)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        return self._path(digest).read_bytes()
+
+    def keep(self, digests: set[str]) -> None:
+        """Removes all others."""
+        for path in self.folder.glob("*/*"):
+            if path.parent.name + path.name not in digests:
+                path.unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest[2:]
+
+
+def take(root: Path, known: Entries, store: Store, *, without: Path) -> Tree:
+    """The folder as it is, its contents in the store. A file whose stamp is `known` is not read; `without` is no part."""
+    started, total, entries = time.time_ns(), 0, dict[str, Entry]()
+    walk = _Walk(str(without))
+    ignores = Ignores.above(str(root)) if in_repository(str(root)) else Ignores(False)
+    for path, info in walk.below(str(root), ignores):
+        name = path[len(str(root)) + 1 :]
+        total += info.st_size
+        try:
+            if stat.S_ISREG(info.st_mode) and (info.st_size > MOST_BYTES or total > MOST_BYTES_TOGETHER):
+                walk.left_out.add(path)
+            else:
+                entries[name] = _entry(path, info, known.get(name), store, started)
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            walk.left_out.add(path)
+    return Tree(entries, frozenset(path[len(str(root)) + 1 :] for path in walk.left_out))
+
+
+def put_back(root: Path, changes: Changes, store: Store) -> None:
+    """Makes every path what its pair says it was before.
+
+    Raises WorkspaceError, and has touched nothing, when one is neither that nor what the pair says it is after.
+    """
+    now = {path: _look(root / path) for path in changes}
+    if strange := [path for path, pair in changes.items() if now[path] not in pair]:
+        raise WorkspaceError(f"{', '.join(strange[:5])} has changed since; nothing was taken back")
+    todo = {path: before for path, (before, _) in changes.items() if now[path] != before}
+    for path in reversed(todo):
+        present, before = now[path], todo[path]
+        if present is not None and (before is None or before.kind != present.kind):
+            _remove(root / path, present)
+    for path, before in todo.items():
+        if before is not None:
+            _place(root / path, before, store)
+    for path, before in reversed(todo.items()):  # last, because nothing can be put into a read-only folder
+        if before is not None and stat.S_ISDIR(before.mode):
+            (root / path).chmod(stat.S_IMODE(before.mode))
+
+
+class _Walk:
+    """Finds all there is, and notes what it leaves out."""
+
+    def __init__(self, without: str) -> None:
+        self.left_out: set[str] = set()
+        self._without = without
+
+    def below(self, folder: str, ignores: Ignores | None) -> Iterator[tuple[str, os.stat_result]]:
+        """`ignores`: in force around the folder; None when it is ignored itself."""
+        inside = ignores.inside(folder) if ignores is not None else None
+        for path, info in self._listed(folder):
+            is_folder = stat.S_ISDIR(info.st_mode)
+            matters = inside is not None and (is_folder or info.st_size > IGNORED_BYTES)
+            if matters and inside is not None and inside.cover(path, is_folder=is_folder):
+                yield from self._ignored(path, info)
+                continue
+            yield path, info
+            if is_folder:
+                yield from self.below(path, inside)
+
+    def _ignored(self, path: str, info: os.stat_result) -> Iterator[tuple[str, os.stat_result]]:
+        below = self.below(path, None) if stat.S_ISDIR(info.st_mode) else iter(())
+        found = [(path, info), *islice(below, IGNORED_FILES + 1)]
+        if len(found) > IGNORED_FILES + 1 or sum(item.st_size for _, item in found) > IGNORED_BYTES:
+            self.left_out.add(path)
+        else:
+            yield from found
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        try:
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if entry.name != ".git" and entry.path != self._without]
+        except PermissionError:
+            self.left_out.add(folder)
+            return
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                info = entry.stat(follow_symlinks=False)
+                if stat.S_IFMT(info.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                    yield entry.path, info
+
+
+def _entry(path: str, info: os.stat_result, known: Entry | None, store: Store, started: int) -> Entry:
+    if not stat.S_ISREG(info.st_mode):
+        return _bare(path, info)
+    stamp = (info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
+    if known is not None and known.stamp == stamp and known.mode == info.st_mode:
+        return known
+    with open(path, "rb") as file:
+        content = store.add(file.read())
+    return Entry(info.st_mode, content, stamp if info.st_ctime_ns < started - _RACY else ())
+
+
+def _bare(path: str | Path, info: os.stat_result) -> Entry:
+    return Entry(info.st_mode, os.readlink(path) if stat.S_ISLNK(info.st_mode) else "")
+
+
+def _look(path: Path) -> Entry | None:
+    """What is there now; nothing, where the way to it leads through a symlink."""
+    try:
+        info = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if _is_detour(path):
+        return None
+    return Entry(info.st_mode, _digest(path.read_bytes())) if stat.S_ISREG(info.st_mode) else _bare(path, info)
+
+
+def _remove(path: Path, present: Entry) -> None:
+    if not stat.S_ISDIR(present.mode):
+        path.unlink()
+        return
+    with suppress(OSError):  # not empty: somebody else's now
+        path.rmdir()
+
+
+def _place(path: Path, wanted: Entry, store: Store) -> None:
+    if _is_detour(path):
+        raise WorkspaceError(f"the way to {path} leads through a symlink now; it was not taken back")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if stat.S_ISDIR(wanted.mode):
+        path.mkdir(exist_ok=True)
+        return
+    beside = path.parent / f".continualcode-{secrets.token_hex(8)}.tmp"
+    try:
+        if stat.S_ISLNK(wanted.mode):
+            beside.symlink_to(wanted.content)
+        else:
+            beside.write_bytes(store.get(wanted.content))
+            beside.chmod(stat.S_IMODE(wanted.mode))
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _is_detour(path: Path) -> bool:
+    return os.path.realpath(path.parent) != str(path.parent)
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()

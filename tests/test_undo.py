@@ -1,0 +1,158 @@
+"""Undo of an agent's calls: files and conversation together, and what interrupts it."""
+
+import asyncio
+
+import pytest
+
+from continualcode.agent import Agent
+from continualcode.errors import WorkspaceError
+from continualcode.events import ToolReturned
+from continualcode.policy import Policy
+from continualcode.testing import BytesRenderer, RecordingLearner, ScriptedBackend, ScriptedGate
+from continualcode.tools import ToolRegistry, Workspace, standard_tools
+from continualcode.tools.snapshots import Snapshots
+from continualcode.types import Approve, Deny, Edit
+
+FIRST = ("bash", {"cmd": "echo one > a; echo $$ > b"})
+SECOND = ("write", {"path": "c", "content": "two"})
+
+
+class Everything:
+    async def review(self, turn, call):
+        return Approve()
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def make(root, tmp_path):
+    def agent(*replies, gate=None, state=tmp_path / "state", learner=None):
+        workspace, backend = Workspace(root), ScriptedBackend(replies)
+        return Agent(
+            Policy(backend, BytesRenderer()),
+            ToolRegistry(standard_tools(workspace)),
+            [gate or Everything()],
+            learner=learner,
+            snapshots=Snapshots(workspace, state),
+        )
+
+    return agent
+
+
+async def run(agent, text):
+    return [event async for event in agent.run(text)]
+
+
+def files(root):
+    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+async def test_files_and_conversation_go_back_together_and_forth_again(root, make):
+    agent = make(FIRST, "done", SECOND, ("glob", {"pat": "*"}), "done")
+    await run(agent, "go")
+    half, halfway = files(root), agent.conversation
+    await run(agent, "go on")
+    whole, end = files(root), agent.conversation
+    undone = await agent.undo()
+    assert (undone.call, undone.said) == ("write c", "removed c")
+    assert (files(root), agent.conversation.messages[-1].content) == (half, "go on")
+    assert agent.conversation.messages[:-1] == halfway.messages
+    assert (await agent.undo()).said == "removed a, removed b"
+    assert (files(root), [message.content for message in agent.conversation.messages]) == ({}, ["go"])
+    assert await agent.undo() is None
+    await agent.redo()
+    assert (files(root), agent.conversation.messages[-1].content) == (half, "go on")
+    await agent.redo()
+    assert (files(root), agent.conversation) == (whole, end)
+    assert await agent.redo() is None
+
+
+async def test_the_conversation_goes_on_from_where_it_was_put_back_to(root, make):
+    agent = make(FIRST, "done", SECOND, "done")
+    await run(agent, "go")
+    await agent.undo()
+    await run(agent, "no, otherwise")
+    assert [message.role for message in agent.conversation.messages][:4] == ["user", "user", "assistant", "tool"]
+    assert await agent.redo() is None
+    await agent.undo()
+    assert files(root) == {}
+
+
+async def test_calls_that_only_read_and_denied_ones_take_no_snapshot(root, make, tmp_path):
+    (root / "a").write_text("x")
+    reading = [("read", {"path": "a"}), ("glob", {"pat": "*"}), ("grep", {"pat": "x"})]
+    gate = ScriptedGate(Approve(), Approve(), Approve(), Deny("no"))
+    agent = make(*reading, FIRST, "done", gate=gate)
+    await run(agent, "go")
+    assert await agent.undo() is None
+    assert not (tmp_path / "state").exists()
+
+
+async def test_what_was_learned_and_waits_to_be_learned_stays(root, make):
+    learner = RecordingLearner()
+    agent = make(FIRST, "done", gate=ScriptedGate(Edit({"cmd": "echo mine > a"}, "shorter")), learner=learner)
+    await run(agent, "go")
+    assert files(root) == {"a": "mine\n"}
+    await agent.undo()
+    assert files(root) == {}
+    assert [lesson.reason for lesson in learner.lessons] == ["shorter"]
+
+
+async def test_a_call_of_an_earlier_session_is_taken_back_without_touching_the_conversation_of_this_one(root, make):
+    await run(make(FIRST, "done"), "go")
+    agent = make("hello")
+    await run(agent, "hi")
+    assert (await agent.undo()).call == "bash echo one > a; echo $$ > b"
+    assert files(root) == {}
+    assert [message.content for message in agent.conversation.messages] == ["hi", "hello"]
+
+
+async def test_after_clear_only_files_are_taken_back(root, make):
+    agent = make(FIRST, "done")
+    await run(agent, "go")
+    agent.clear()
+    await agent.undo()
+    assert files(root) == {}
+    assert agent.conversation.messages == ()
+
+
+async def test_an_undo_that_is_refused_leaves_files_and_conversation_as_they_are(root, make):
+    agent = make(FIRST, "done")
+    await run(agent, "go")
+    (root / "a").write_text("by hand")
+    before = agent.conversation
+    with pytest.raises(WorkspaceError, match="a has changed since"):
+        await agent.undo()
+    assert agent.conversation == before
+    assert files(root)["a"] == "by hand"
+
+
+async def test_an_interrupted_command_is_taken_back_as_far_as_it_came(root, make):
+    agent = make(("bash", {"cmd": "echo x > half; sleep 60"}))
+    running = asyncio.create_task(run(agent, "go"))
+    for _ in range(1000):
+        if (root / "half").exists():
+            break
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait({running})
+    undone = await agent.undo()
+    assert (undone.interrupted, files(root)) == (True, {})
+    assert [message.content for message in agent.conversation.messages] == ["go"]
+
+
+async def test_without_room_for_a_snapshot_the_call_does_not_run_and_the_model_hears_why(root, make, tmp_path):
+    (tmp_path / "state").write_text("in the way")
+    agent = make(FIRST, "done")
+    (returned,) = [event for event in await run(agent, "go") if isinstance(event, ToolReturned)]
+    assert returned.result.output.startswith("not run, because no snapshot can be kept")
+    assert files(root) == {}
+
+
+async def test_an_agent_without_snapshots_has_nothing_to_take_back(root):
+    agent = Agent(Policy(ScriptedBackend(), BytesRenderer()), ToolRegistry())
+    assert (await agent.undo(), await agent.redo()) == (None, None)

@@ -2,7 +2,9 @@
 
 from continualcode.approval.blanket import ApproveAll, DenyAll
 from continualcode.approval.callback import Callback
+from continualcode.approval.command_gate import CommandGate
 from continualcode.approval.readonly import ReadOnly
 from continualcode.approval.remember import Remember
+from continualcode.approval.test_runner import TestRunner
 
-__all__ = ["ApproveAll", "Callback", "DenyAll", "ReadOnly", "Remember"]
+__all__ = ["ApproveAll", "Callback", "CommandGate", "DenyAll", "ReadOnly", "Remember", "TestRunner"]

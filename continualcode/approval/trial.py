@@ -1,0 +1,266 @@
+"""Tries a call in a copy of the workspace and compares what a check says before and after; knows no check of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from continualcode.approval.copies import Copy, Tree
+from continualcode.errors import WorkspaceError
+from continualcode.protocols import Tool
+from continualcode.tools import ToolRegistry, Workspace, bash_tool, file_tools
+from continualcode.tools.sandbox import Sandbox, find_sandbox
+from continualcode.types import Approve, Deny, ToolCall
+
+KEPT_RESULTS = 64
+LINES_SHOWN, LINE_SHOWN = 12, 200
+_CANNOT_RUN = (126, 127)
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
+_TIME = re.compile(r"(\bin |\btime:? +|\t|\()\d+(?:\.\d+)? ?(?=(?:ms|s|seconds?)\b)", re.IGNORECASE)
+_PYTEST_FOLDER = re.compile(r"/\S*/pytest-of-[^/\s]+/pytest-\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command did. `output` is both ends of what it printed; paths, addresses and times in it are the same
+    every time."""
+
+    code: int | None
+    """None: it did not end within the time limit."""
+    output: str
+
+    @property
+    def can_run(self) -> bool:
+        """Whether there was such a program, and it ended in time."""
+        return self.code is not None and self.code not in _CANNOT_RUN
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One call that was tried, and what that cost."""
+
+    reason: str | None
+    """What the call breaks, or None."""
+    seconds: float
+    runs: int
+    """How often the command had to be run; 0: the results were known."""
+
+    def __str__(self) -> str:
+        verdict = "breaks something" if self.reason is not None else "breaks nothing"
+        return f"{verdict}; {self.seconds:.1f} s, {self.runs} {'run' if self.runs == 1 else 'runs'} of the command"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What is copied, and what confines commands in the copy."""
+
+    workspace: Workspace | Path | str
+    also: tuple[str, ...]
+    """Ignored files and folders that are copied as well."""
+    time_limit: float
+    """Of one command, in seconds."""
+    sandbox: Sandbox | None
+    """None: the best there is, without network."""
+
+
+class Bench:
+    """Where a command is run: in the copy, as the bash tool would. Python finds the copy's modules before those of an
+    editable install of the workspace."""
+
+    def __init__(self, copy: Copy, time_limit: float, sandbox: Sandbox) -> None:
+        self.runs = 0
+        self._copy, self._scratch = copy, copy.around / "scratch"
+        self._bash = bash_tool(Workspace(copy.around), timeout=time_limit, sandbox=sandbox)
+
+    def clear(self) -> None:
+        """Removes what earlier runs left in their folders."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def folder(self) -> Path:
+        """A new one outside of the copy, that the command may write to."""
+        made = self._scratch / str(self.runs)
+        made.mkdir(parents=True)
+        return made
+
+    async def run(self, command: str, *, also_import_from: Path | None = None, **environment: str) -> Ran:
+        self.runs += 1
+        self._scratch.mkdir(exist_ok=True)
+        code = self._scratch / "code"
+        code.unlink(missing_ok=True)
+        root = self._copy.root
+        imports = (root, root / "src", also_import_from, os.environ.get("PYTHONPATH"))
+        environment |= {"PYTHONPATH": ":".join(str(path) for path in imports if path), "PYTHONHASHSEED": "0"}
+        exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+        line = f"cd {shlex.quote(str(root))} && {exports} bash -c {shlex.quote(self._reachable(command))}"
+        result = await self._bash(cmd=f"{line}; echo $? > {shlex.quote(str(code))}")
+        ended = code.read_text().strip() if code.exists() else ""
+        return Ran(int(ended) if ended else None, self.steady(result.output))
+
+    def steady(self, text: str) -> str:
+        """The text without what differs from run to run."""
+        text = text.replace(f"{self._copy.root}/", "").replace(str(self._copy.root), ".")
+        return _TIME.sub(r"\1N ", _ADDRESS.sub("at 0x...", _PYTEST_FOLDER.sub("/tmp/pytest", text)))
+
+    def _reachable(self, command: str) -> str:
+        """A program named by a path into the workspace that is not in the copy, as in `.venv/bin/pytest`, is still run."""
+        program, space, rest = command.partition(" ")
+        own, real = self._copy.root / program, self._copy.source / program
+        return f"{shlex.quote(str(real))}{space}{rest}" if not own.exists() and real.is_file() else command
+
+
+Found = TypeVar("Found")
+
+
+class Check(Protocol[Found]):
+    """A gate's command, and how it reads what that says."""
+
+    def command(self, paths: Iterable[str]) -> str:
+        """What to run when these paths, which exist, are changed; may be "", for nothing."""
+        ...
+
+    async def look(self, bench: Bench, command: str) -> Found:
+        """Runs it on the copy as it is now."""
+        ...
+
+    def fine(self, found: Found) -> bool:
+        """Whether there is no complaint at all, so that what was before need not be known."""
+        ...
+
+    def blame(self, before: Found, after: Found) -> str | None:
+        """What is wrong now that was not before. Raises ConfigError when the command can tell nothing."""
+        ...
+
+    async def confirm(self, bench: Bench, command: str, after: Found) -> Found:
+        """Looks again; without the complaints that are gone though nothing has changed."""
+        ...
+
+
+class Trials(Generic[Found]):
+    """Tries calls one at a time. The first makes the copy, later ones write only what has changed since."""
+
+    def __init__(self, where: Where, check: Check[Found], *, approve: bool, on_trial: Callable[[Trial], None]) -> None:
+        workspace = where.workspace
+        self.last: Trial | None = None
+        self._workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+        self._check, self._approve, self._on_trial = check, approve, on_trial
+        self._copy = Copy(self._workspace.root, also=where.also)
+        self._sandbox = where.sandbox or find_sandbox()
+        self._bench = Bench(self._copy, where.time_limit, self._sandbox)
+        self._before: Tree | None = None
+        self._results: dict[tuple[str, str], Found] = {}
+        self._turn = asyncio.Lock()
+
+    async def review(self, call: ToolCall) -> Approve | Deny | None:
+        """What a gate that holds this answers."""
+        trial = await self._before_call(call)
+        if trial is None:
+            return None
+        if trial.reason is not None:
+            return Deny(trial.reason)
+        return Approve() if self._approve else None
+
+    async def critique(self) -> str | None:
+        """What a critic that holds this answers."""
+        trial = await self._after_call()
+        return trial.reason if trial is not None else None
+
+    async def _before_call(self, call: ToolCall) -> Trial | None:
+        """Makes the call in the copy; None when it cannot be made there, fails, or changes no file."""
+        async with self._turn:
+            started, runs = self._start()
+            before = self._before = await asyncio.to_thread(self._copy.of_source)
+            await asyncio.to_thread(self._copy.put, before, forget=True)
+            if not await self._made(call):
+                return None
+            after = await asyncio.to_thread(self._copy.of_copy)
+            if after.digest == before.digest:
+                return None
+            reason = await self._compare(before, after)
+            await asyncio.to_thread(self._copy.put, before)
+            return self._told(reason, started, runs)
+
+    async def _after_call(self) -> Trial | None:
+        """Compares the workspace with what it was when this was last asked anything; None when no file changed."""
+        async with self._turn:
+            started, runs = self._start()
+            before, after = self._before, await asyncio.to_thread(self._copy.of_source)
+            self._before = after
+            await asyncio.to_thread(self._copy.put, after)
+            if before is None or after.digest == before.digest:
+                return None
+            reason = await self._compare(before, after)
+            await asyncio.to_thread(self._copy.put, after, forget=True)
+            return self._told(reason, started, runs)
+
+    async def _made(self, call: ToolCall) -> bool:
+        """By the very tools that will run it, on the copy. A path given in full is meant in the workspace."""
+        workspace = Workspace(self._copy.root)
+        tools = ToolRegistry(tryable(workspace, self._sandbox))
+        if call.name not in tools:
+            return False
+        arguments = dict(call.arguments)
+        with suppress(WorkspaceError):  # the tool will say so itself; or there is no such file yet
+            path = arguments["path"] = self._workspace.relative(self._workspace.resolve(str(arguments.get("path", ""))))
+            workspace.note_seen(path, workspace.read(path))
+        return (await tools.call(ToolCall(call.name, arguments))).ok
+
+    async def _compare(self, before: Tree, after: Tree) -> str | None:
+        """What is worse in `after`, which the copy holds, than in `before`; only what repeats counts."""
+        changed = before.changed(after)
+        then, now = (self._check.command([path for path in changed if path in tree.files]) for tree in (before, after))
+        known = (after.digest, now) in self._results
+        found = await self._result(after, now)
+        if self._check.fine(found):
+            return None
+        earlier = await self._result(before, then)
+        reason = self._check.blame(earlier, found)
+        if reason is None or known:
+            return reason
+        await asyncio.to_thread(self._copy.put, after)
+        found = self._results[after.digest, now] = await self._check.confirm(self._bench, now, found)
+        return self._check.blame(earlier, found)
+
+    async def _result(self, tree: Tree, command: str) -> Found:
+        key = (tree.digest, command)
+        if key not in self._results:
+            await asyncio.to_thread(self._copy.put, tree)
+            self._results[key] = await self._check.look(self._bench, command)
+            while len(self._results) > KEPT_RESULTS:
+                del self._results[next(iter(self._results))]
+        return self._results[key]
+
+    def _start(self) -> tuple[float, int]:
+        self._bench.clear()
+        return time.perf_counter(), self._bench.runs
+
+    def _told(self, reason: str | None, started: float, runs: int) -> Trial:
+        self.last = Trial(reason, time.perf_counter() - started, self._bench.runs - runs)
+        self._on_trial(self.last)
+        return self.last
+
+
+def tryable(workspace: Workspace, sandbox: Sandbox) -> list[Tool]:
+    """The tools whose calls can be tried on a copy without harm: those that write files, and bash where bubblewrap
+    keeps it from everything but the copy."""
+    return [*file_tools(workspace), *([bash_tool(workspace, sandbox=sandbox)] if sandbox.kind == "bubblewrap" else [])]
+
+
+def tail(text: str) -> str:
+    """The last lines, none of them long."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return head(lines[-LINES_SHOWN:])
+
+
+def head(lines: Sequence[str]) -> str:
+    """The first lines, none of them long, and how many there are besides."""
+    shown = [line if len(line) <= LINE_SHOWN else f"{line[:LINE_SHOWN]}..." for line in lines[:LINES_SHOWN]]
+    return "\n".join([*shown, *([f"and {len(lines) - LINES_SHOWN} more"] if len(lines) > LINES_SHOWN else [])])

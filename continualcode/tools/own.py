@@ -10,6 +10,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -139,8 +140,12 @@ def _restore(path: Path, before: _Entries) -> None:
 
 
 def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
-    found = [path.stat() for path in paths if path.exists()]
-    return {(status.st_dev, status.st_ino) for status in found}
+    found = set()
+    for path in paths:
+        with suppress(OSError):  # not there, or not to be looked at
+            status = path.stat()
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _spelt(path: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -27,11 +27,15 @@ Confinement: TypeAlias = Literal["bubblewrap", "landlock"]
 KINDS: tuple[Confinement, ...] = ("bubblewrap", "landlock")
 """The better first."""
 
-PROCESSES = 512
 _SUPERVISE = Path(__file__).with_name("supervise.py")
 _HIDDEN = (Path("/tmp"), Path("/run"))
 _SHM_BYTES = 2**30
 _PROBE_SECONDS = 20.0
+
+
+def half_of_memory() -> int:
+    """Bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,14 @@ class Sandbox:
     why: str
     network: bool = False
     """Whether commands may use the network; with kind "none" nothing keeps them from it."""
+    processes: int = 512
+    memory: int = field(default_factory=half_of_memory)
+    """Bytes that a command and all it has started may hold."""
 
     @property
     def limits(self) -> str:
         """What a command can and cannot do, for a person to read."""
-        both = f"at most {PROCESSES} processes and {memory_limit() / 1e9:.0f} GB, nothing left running"
+        both = f"at most {self.processes} processes and {self.memory / 1e9:.0f} GB, nothing left running"
         match self.kind:
             case "bubblewrap":
                 net = "with network" if self.network else "no network"
@@ -71,8 +78,8 @@ class Sandbox:
         landlock = {"writable": [str(workspace.root), str(temporary)], "network": self.network}
         settings = {
             "report": report,
-            "processes": PROCESSES,
-            "memory": memory_limit(),
+            "processes": self.processes,
+            "memory": self.memory,
             "landlock": landlock if self.kind == "landlock" else None,
         }
         supervised = [sys.executable, "-I", "-S", str(_SUPERVISE), json.dumps(settings), *command]
@@ -121,11 +128,6 @@ def problem_with(kind: Confinement) -> str | None:
             return "this kernel has no Landlock"
     problem = _tried(Sandbox(kind, ""))
     return f"{kind} does not work here: {problem}" if problem is not None else None
-
-
-def memory_limit() -> int:
-    """Bytes that a command and all it starts may hold: half of what the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _tried(sandbox: Sandbox) -> str | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from continualcode.errors import ConfigError, ToolError
 from continualcode.tools.redact import environment
 from continualcode.tools.registry import FunctionTool, tool
-from continualcode.tools.sandbox import PROCESSES, Sandbox, find_sandbox, memory_limit
+from continualcode.tools.sandbox import Sandbox, find_sandbox
 from continualcode.tools.text import shown
 from continualcode.tools.workspace import Workspace
 from continualcode.types import ToolResult
@@ -31,7 +31,6 @@ _END_SECONDS = 8.0
 _TICK = 0.02
 _QUIET = {"TERM": "dumb", "NO_COLOR": "1", "PAGER": "cat", "GIT_PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
 _STOPPED = "[background processes were stopped at the end of this call]"
-_LIMITS = {"processes": f"{PROCESSES} processes", "memory": f"{memory_limit() / 1e9:.1f} GB of memory"}
 _REFUSALS = ("Read-only file system", "Permission denied", "Temporary failure in name resolution", "is unreachable")
 
 
@@ -134,7 +133,7 @@ class _Command:
         if timed_out:
             notes.append(f"[stopped after {self._shell.timeout:g} seconds, with all that it had started]")
         elif ended["over"]:
-            notes.append(f"[stopped, with all that it had started: more than {_LIMITS[ended['over']]}]")
+            notes.append(f"[stopped, with all that it had started: more than {self._limit(ended['over'])}]")
         elif ended["code"] != 0:
             notes += [_said_of(ended["code"]), *self._hints(text)]
         if changed:
@@ -179,6 +178,10 @@ class _Command:
             if stream is not None:
                 stream.close()
         os.close(self._report)
+
+    def _limit(self, name: str) -> str:
+        sandbox = self._shell.sandbox
+        return f"{sandbox.processes} processes" if name == "processes" else f"{sandbox.memory / 1e9:.1f} GB of memory"
 
     def _hints(self, text: str) -> list[str]:
         """What may have kept the command from its end."""

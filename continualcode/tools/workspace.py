@@ -6,30 +6,19 @@ Knows bytes only, nothing of text or of tools. It confines tools, not processes;
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from continualcode.errors import ConfigError, WorkspaceError
+from continualcode.tools import beneath
 from continualcode.tools.own import OwnFiles
 
 MAX_FILE_BYTES = 32 * 2**20
 """Files above this are not read; what works on them is a shell command."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    path: Path
-    before: bytes | None
-    """None: the file was created by this write."""
-    after_digest: bytes
-    made_folders: tuple[Path, ...]
-    """Folders that this write made, the innermost first."""
 
 
 class Workspace:
@@ -46,7 +35,6 @@ class Workspace:
         if not self.root.is_dir():
             raise ConfigError(f"the workspace must be a folder that exists: {root}")
         self.own = OwnFiles(self.root, settings, own)
-        self._writes: list[_Write] = []
         self._seen: dict[Path, bytes] = {}
         self._lock = threading.RLock()
 
@@ -77,7 +65,7 @@ class Workspace:
             size = target.stat().st_size
             if size > MAX_FILE_BYTES:
                 raise WorkspaceError(f"{path} is too large: {size:,} bytes; look at parts of it with bash")
-            return target.read_bytes()
+            return beneath.read_bytes(self.root, target)
         except OSError as error:
             raise WorkspaceError(f"cannot read {path}: {_reason(error)}") from error
 
@@ -102,31 +90,6 @@ class Workspace:
                 raise WorkspaceError(problem)
 
         self._write(path, after, check)
-
-    def undo(self) -> str | None:
-        """Takes back the newest write and says what it did; None when there is none to take back.
-
-        Raises WorkspaceError, leaving all as it is, when the file is not as that write left it.
-        """
-        with self._lock:
-            if not self._writes:
-                return None
-            last = self._writes[-1]
-            shown = self.relative(last.path)
-            try:
-                done = self._take_back(last, shown)
-            except OSError as error:
-                raise WorkspaceError(f"cannot take back the write to {shown}: {_reason(error)}") from error
-            self._writes.pop()
-            return done
-
-    def checkpoint(self) -> int:
-        """A mark of now, for `written_since`: the number of writes that stand."""
-        return len(self._writes)
-
-    def written_since(self, checkpoint: int) -> tuple[str, ...]:
-        """The files of the writes since the mark that still stand, oldest first; as many `undo`s take them back."""
-        return tuple(self.relative(write.path) for write in self._writes[checkpoint:])
 
     def note_seen(self, path: str, data: bytes) -> None:
         """The model was shown the file with these bytes."""
@@ -168,80 +131,31 @@ class Workspace:
             )
         with self._lock:
             try:
-                before = _bytes_of(target)
+                before = self._bytes_of(target)
                 check(before)
                 if before != data:
-                    self._put(target, before, data, check)
+                    self._put(target, data, check)
             except OSError as error:
                 raise WorkspaceError(f"cannot write {path}: {_reason(error)}") from error
             self._seen[target] = _digest(data)
 
-    def _put(self, target: Path, before: bytes | None, data: bytes, check: Callable[[bytes | None], None]) -> None:
-        made = _make_folders(target.parent)
+    def _bytes_of(self, target: Path) -> bytes | None:
         try:
-            _replace(target, data, lambda: check(_bytes_of(target)))
+            return beneath.read_bytes(self.root, target)
+        except FileNotFoundError:
+            return None
+
+    def _put(self, target: Path, data: bytes, check: Callable[[bytes | None], None]) -> None:
+        made = beneath.make_folders(self.root, target.parent)
+        try:
+            beneath.replace(self.root, target, data, lambda: check(self._bytes_of(target)))
         except BaseException:
             _remove_folders(made)
             raise
-        self._writes.append(_Write(target, before, _digest(data), made))
-
-    def _take_back(self, last: _Write, shown: str) -> str:
-        if not _holds(last.path, last.after_digest):
-            raise WorkspaceError(f"{shown} has changed since it was written; nothing was taken back")
-        if last.before is None:
-            last.path.unlink()
-            _remove_folders(last.made_folders)
-            return f"removed {shown}, which had been created"
-        _replace(last.path, last.before, lambda: None)
-        return f"restored {shown} as it was before the last write"
-
-
-def _holds(path: Path, digest: bytes) -> bool:
-    """Whether the file is there, is no link, and holds the bytes with this digest."""
-    return path.is_file() and not path.is_symlink() and _digest(path.read_bytes()) == digest
 
 
 def _changed(path: str) -> str:
     return f"not changed: {path} has changed since you read it; read it again"
-
-
-def _bytes_of(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
-
-
-def _replace(target: Path, data: bytes, check: Callable[[], None]) -> None:
-    """Atomic: whoever reads `target` sees all of the old bytes or all of the new. `check` has the last word."""
-    present = target.stat() if target.exists() else None
-    if present is not None and not (present.st_mode & 0o222 and os.access(target, os.W_OK)):
-        raise PermissionError(f"{target.name} is read-only")
-    beside = target.parent / f".continualcode-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if present is not None:
-                _take_over(file.fileno(), present)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        check()
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def _take_over(descriptor: int, present: os.stat_result) -> None:
-    made = os.fstat(descriptor)
-    if (made.st_uid, made.st_gid) != (present.st_uid, present.st_gid):
-        with suppress(PermissionError):  # only root may give files away; the mode still counts
-            os.fchown(descriptor, present.st_uid, present.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(present.st_mode))
-
-
-def _make_folders(folder: Path) -> tuple[Path, ...]:
-    missing = [item for item in (folder, *folder.parents) if not item.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return tuple(missing)
 
 
 def _remove_folders(folders: tuple[Path, ...]) -> None:

@@ -1,5 +1,9 @@
+import ctypes
 import os
 import stat
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -105,7 +109,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(root: Path, works
             workspace.write(path, b"new")
     assert [item.name for item in root.iterdir()] == ["a"]
     assert (root / "a").read_bytes() == b"old"
-    assert workspace.undo() is None
 
 
 def test_a_write_keeps_the_mode_and_a_new_file_gets_the_usual_one(root: Path, workspace: Workspace):
@@ -136,46 +139,44 @@ def test_read_only_files_folders_and_files_used_as_folders_are_not_written(root:
     assert (root / "fixed").read_bytes() == b"old"
 
 
-def test_undo_takes_writes_back_one_by_one_down_to_the_made_folders(root: Path, workspace: Workspace):
-    (root / "a").write_bytes(b"1")
-    (root / "a").chmod(0o600)
-    workspace.write("a", b"2")
-    workspace.write("new/b", b"x")
-    workspace.write("a", b"3")
-    assert workspace.undo() == "restored a as it was before the last write"
-    assert (root / "a").read_bytes() == b"2"
-    assert workspace.undo() == "removed new/b, which had been created"
-    assert not (root / "new").exists()
-    workspace.undo()
-    assert (root / "a").read_bytes() == b"1"
-    assert stat.S_IMODE((root / "a").stat().st_mode) == 0o600
-    assert workspace.undo() is None
-
-
-def test_undo_leaves_a_folder_that_others_use(root: Path, workspace: Workspace):
-    workspace.write("new/b", b"x")
-    (root / "new" / "theirs").write_bytes(b"y")
-    workspace.undo()
-    assert [item.name for item in (root / "new").iterdir()] == ["theirs"]
-
-
-def test_undo_refuses_when_the_file_has_changed_since_and_loses_nothing(root: Path, workspace: Workspace):
-    (root / "a").write_bytes(b"1")
-    workspace.write("a", b"2")
-    (root / "a").write_bytes(b"by hand")
-    with pytest.raises(WorkspaceError, match="a has changed since"):
-        workspace.undo()
-    assert (root / "a").read_bytes() == b"by hand"
-    (root / "a").unlink()
-    with pytest.raises(WorkspaceError, match="a has changed since"):
-        workspace.undo()
-    (root / "a").write_bytes(b"2")
-    workspace.undo()
-    assert (root / "a").read_bytes() == b"1"
-
-
 def test_huge_files_are_not_read_into_memory(root: Path, workspace: Workspace):
     with open(root / "huge", "wb") as file:
         file.truncate(10**9)
     with pytest.raises(WorkspaceError, match="huge is too large: 1,000,000,000 bytes"):
         workspace.read("huge")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="swaps by renameat2")
+def test_a_folder_swapped_for_a_link_at_any_moment_leads_no_read_or_write_outside(
+    tmp_path: Path, root: Path, workspace: Workspace
+):
+    outside, spot, link = tmp_path / "outside", root / "spot", root / "link"
+    for folder in (outside, spot):
+        folder.mkdir()
+    (outside / "a").write_bytes(b"secret")
+    (spot / "a").write_bytes(b"ours")
+    link.symlink_to(outside)
+    stop = threading.Event()
+
+    def swap() -> None:
+        exchange = ctypes.CDLL(None).renameat2
+        while not stop.is_set():
+            assert exchange(-100, bytes(spot), -100, bytes(link), 2) == 0
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    read = []
+    try:
+        for number in range(300):
+            with suppress(WorkspaceError):
+                workspace.write("spot/b", b"%d" % number)
+            with suppress(WorkspaceError):
+                workspace.write("spot/new/c", b"%d" % number)
+            with suppress(WorkspaceError):
+                read.append(workspace.read("spot/a"))
+    finally:
+        stop.set()
+        swapping.join()
+    assert [item.name for item in outside.iterdir()] == ["a"]
+    assert (outside / "a").read_bytes() == b"secret"
+    assert set(read) <= {b"ours"}

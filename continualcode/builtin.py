@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from continualcode.approval import ReadOnly
 from continualcode.config import Config
@@ -29,6 +29,9 @@ from continualcode.tools import Workspace, find_sandbox, standard_tools
 
 KEYLESS = "tml-no-key-needed"
 """The Tinker client insists on a key; a server of one's own usually wants none."""
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @hookimpl
@@ -108,8 +111,8 @@ def _tinker_service(config: Config) -> Any:
 
 
 async def _local(config: Config, progress: Progress) -> Connection:
-    progress("loading torch and transformers")
-    service = await asyncio.to_thread(_local_service, config, progress)
+    progress("loading torch")
+    service, source = await asyncio.to_thread(_local_service, config, progress)
     progress(f"loading {config.model_name}")
     return await _connect(
         service,
@@ -117,34 +120,52 @@ async def _local(config: Config, progress: Progress) -> Connection:
         progress,
         notes=(f"{config.model_name}, embedded in this process",),
         discard_below=_checkpoints(config),
+        load_tokenizer=partial(_local_tokenizer, source),
     )
 
 
-def _local_service(config: Config, progress: Progress) -> Any:
+def _local_service(config: Config, progress: Progress) -> tuple[Any, str]:
+    """The engine, and where the model's files are."""
     from continualcode.local import ServiceClient, pretrained
 
     def told(doing: str, done: int, total: int) -> None:
         progress(f"{doing} {done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else doing)
 
     service = ServiceClient(state_dir=_checkpoints(config))
-    pretrained.resolve(config.model_name, progress=told)
-    return service
+    return service, pretrained.resolve(config.model_name, progress=told)
+
+
+def _local_tokenizer(source: str) -> Any:
+    from continualcode.local.loading import load_tokenizer
+
+    return load_tokenizer(source)
 
 
 async def _connect(
-    service: Any, config: Config, progress: Progress, *, notes: tuple[str, ...], discard_below: Path | None = None
+    service: Any,
+    config: Config,
+    progress: Progress,
+    *,
+    notes: tuple[str, ...],
+    discard_below: Path | None = None,
+    load_tokenizer: Callable[[], Any] | None = None,
 ) -> Connection:
+    """`load_tokenizer` runs while the backend is connected; without it the backend's own is taken afterwards."""
     from continualcode.backends import TinkerBackend
 
-    backend = await TinkerBackend.connect(
+    connecting = TinkerBackend.connect(
         service,
         model_name=config.model_name,
         lora_rank=config.lora_rank,
         seed=config.seed,
         load_checkpoint_path=config.load_checkpoint_path,
     )
-    progress("loading the tokenizer")
-    tokenizer = await asyncio.to_thread(lambda: backend.tokenizer)
+    if load_tokenizer is not None:
+        backend, tokenizer = await _both(connecting, asyncio.to_thread(load_tokenizer))
+    else:
+        backend = await connecting
+        progress("loading the tokenizer")
+        tokenizer = await asyncio.to_thread(lambda: backend.tokenizer)
 
     async def close() -> None:
         await backend.close()
@@ -153,6 +174,16 @@ async def _connect(
 
     discard = partial(_remove, discard_below) if discard_below is not None else None
     return Connection(backend, tokenizer, close, discard, notes)
+
+
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Waits for both; of two errors the first's is raised, and the other's is not left to be reported."""
+    one, two = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(two, BaseException):
+        raise two
+    return one, two
 
 
 def _checkpoints(config: Config) -> Path:

@@ -9,7 +9,7 @@ B sequences, N new tokens, S tokens in all, W wanted positions, H query heads, K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ from continualcode.local.operations import attend, rms_norm
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+_NEEDED = {
+    *("hidden_act", "hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads"),
+    *("num_hidden_layers", "num_key_value_heads", "rms_norm_eps", "rope_parameters", "tie_word_embeddings"),
+}
 RECOMPUTE_ABOVE = 1536
 """Tokens above which training keeps a layer's input only and computes the rest again: a third more time, and memory
 that no longer grows by about 1 MB a token (for 135M parameters)."""
@@ -191,12 +195,20 @@ class Llama:
 
     def rope_at(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         if self._rope[0].shape[0] < end:
-            from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-            positions = torch.arange(max(256, end * 3 // 2), device=self.device)[None]
-            cos, sin = LlamaRotaryEmbedding(self.config).to(self.device)(self.embedding[:1], positions)
-            self._rope = cos[0], sin[0]
+            self._rope = self._rotations(torch.arange(max(256, end * 3 // 2), device=self.device))
         return self._rope[0][start:end], self._rope[1][start:end]
+
+    def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [N, D] of rotary position embeddings; other types than the plain one by transformers' code."""
+        parameters = getattr(self.config, "rope_parameters", None)
+        if parameters is not None and parameters.get("rope_type") == "default":
+            pair = torch.arange(0, self.head_size, 2, dtype=torch.float32, device=self.device) / self.head_size
+            angles = torch.outer(positions.float(), 1.0 / parameters["rope_theta"] ** pair).repeat(1, 2)
+            return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        cos, sin = LlamaRotaryEmbedding(self.config).to(self.device)(self.embedding[:1], positions[None])
+        return cos[0], sin[0]
 
     def _load(self, prefix: str, read: Read, quantize: bool) -> Layer:
         def fused(*names: str) -> Linear:
@@ -251,6 +263,12 @@ def fits(config: Any) -> bool:
         and rope.get("rope_type", "default") in _STATIC_ROPE
         and rope.get("partial_rotary_factor", 1.0) == 1.0
     )
+
+
+def complete(written: Mapping[str, Any]) -> bool:
+    """Whether a config.json says of a Llama all that is read here, so that no default of transformers is missing."""
+    rope = written.get("rope_parameters") or {}
+    return written.get("model_type") == "llama" and written.keys() >= _NEEDED and rope.get("rope_type") == "default"
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

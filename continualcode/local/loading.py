@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from continualcode.local.generic import TransformersNetwork
 from continualcode.local.network import Network
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _Deltas = dict[str, Callable[[Tensor], Tensor]]
 
@@ -44,10 +46,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def load(source: str, device: torch.device, dtype: torch.dtype, *, fold: Path | None, quantize: bool) -> Network:
     """The network of a local folder or a hub id, with the LoRA in folder `fold` (peft's format) merged into it."""
-    from transformers import AutoConfig
-
     folder = local_folder(source)
-    config = AutoConfig.from_pretrained(folder)
+    config = _configuration(folder)
     deltas = _folded(fold) if fold is not None else {}
     if llama.fits(config) and (files := sorted(folder.glob("*.safetensors"))):
         return llama.Llama(config, _reader(files, device, dtype, deltas), quantize=quantize)
@@ -65,9 +65,17 @@ def from_model(model: Any, *, quantize: bool = False) -> Network:
 
 
 def load_tokenizer(source: str) -> Any:
+    folder = local_folder(source)
+    said = read_json(folder / "tokenizer_config.json")
+    plain = said.get("tokenizer_class") in _PLAIN_TOKENIZERS and "auto_map" not in said
+    if plain and read_json(folder / "config.json").get("model_type") == "llama":
+        # What AutoTokenizer comes to as well, after importing half of transformers and of torch: 2 s later.
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(folder)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(local_folder(source))
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def local_folder(source: str) -> Path:
@@ -85,6 +93,23 @@ def local_folder(source: str) -> Path:
         raise BackendUnavailableError(
             f"the files of {source!r} could not be fetched from the Hugging Face hub and are not in its cache: {error}"
         ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a model's JSON file; empty when there is no such file."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
+
+
+def _configuration(folder: Path) -> Any:
+    """transformers' configuration; where the file leaves nothing of it to defaults, the same attributes from the file,
+    without the import that takes 2 s."""
+    written = read_json(folder / "config.json")
+    if llama.complete(written):
+        return SimpleNamespace(**written)
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder)
 
 
 def _reader(files: list[Path], device: torch.device, dtype: torch.dtype, deltas: _Deltas) -> llama.Read:

@@ -28,12 +28,8 @@ class Model:
     @cached_property
     def end_tokens(self) -> frozenset[int]:
         """Ids that end a sample when no stop is given: those of generation_config.json, else the tokenizer's."""
-        from transformers import GenerationConfig
-
-        folder = loading.local_folder(self.source)
-        found = None
-        if (folder / "generation_config.json").is_file():
-            found = GenerationConfig.from_pretrained(folder).eos_token_id
+        said = loading.read_json(loading.local_folder(self.source) / "generation_config.json")
+        found: int | list[int] | None = said.get("eos_token_id")
         if found is None:
             found = self.tokenizer.eos_token_id
         return frozenset([found] if isinstance(found, int) else found or [])

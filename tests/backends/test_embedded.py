@@ -1,11 +1,13 @@
 """The embedded engine behind the wire format: the official client must give the numbers it has in process."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from continualcode import Config, ConfigError, assemble
 from continualcode.backends import TinkerBackend
 from continualcode.local import ServiceClient
 from continualcode.types import Example, Sampling
@@ -109,3 +111,11 @@ async def test_a_state_saved_over_http_goes_on_in_a_new_client(pair, engine, wir
     np.testing.assert_allclose(
         await again.sampler.logprobs(PROMPT, TOKENS), await remote.sampler.logprobs(PROMPT, TOKENS), atol=1e-4
     )
+
+
+async def test_a_model_that_is_not_there_is_one_error_and_no_second_is_reported_later(tmp_path, caplog):
+    config = Config(backend="local", model_name="no/such/model", workspace=tmp_path, state_dir=tmp_path)
+    with pytest.raises(ConfigError, match="neither a folder nor a Hugging Face hub id"):
+        await assemble(config)
+    gc.collect()
+    assert caplog.records == []

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, Qwen2Config
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from continualcode.local import llama as lean
 from continualcode.local.engine import Draw, Engine
 from continualcode.local.generic import TransformersNetwork
 from continualcode.local.linear import Linear
-from continualcode.local.loading import choose_dtype, from_model
+from continualcode.local.loading import choose_dtype, from_model, load
 from continualcode.local.lora import Adam, Adapter, Layout, Weights
 
 Ids = Callable[[int], list[int]]
@@ -61,6 +68,47 @@ def test_what_the_lean_forward_does_not_compute_is_left_to_transformers() -> Non
     assert not lean.fits(LlamaConfig(rope_scaling={"rope_type": "dynamic", "factor": 2.0}))
     assert not lean.fits(LlamaConfig(hidden_act="gelu"))
     assert not lean.fits(Qwen2Config(use_sliding_window=True, sliding_window=8, max_window_layers=0))
+
+
+def test_a_llama_in_a_folder_loads_without_the_slow_half_of_transformers(tiny: str) -> None:
+    code = (
+        "import sys, torch; from continualcode.local import loading, llama;"
+        f"network = loading.load({tiny!r}, torch.device('cpu'), torch.float32, fold=None, quantize=False);"
+        "assert isinstance(network, llama.Llama);"
+        "network.read(None, torch.tensor([[3, 4]]), network.new_cache(2), torch.tensor([1]));"
+        f"assert loading.load_tokenizer({tiny!r}).encode('ab') == [68, 69];"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    slow = {"torch._dynamo", "sympy", "peft", "transformers.modeling_utils", "transformers.models.auto"}
+    assert slow & set(loaded) == set()
+
+
+def test_what_a_config_file_leaves_to_defaults_is_asked_of_transformers(
+    llama: Any, tiny: str, tmp_path: Path, tokens: Ids
+) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "terse")
+    written = json.loads((folder / "config.json").read_text())
+    assert lean.complete(written)
+    for key in ("rope_parameters", "rms_norm_eps", "tie_word_embeddings", "hidden_act"):
+        terse = {name: value for name, value in written.items() if name != key}
+        assert not lean.complete(terse)
+        (folder / "config.json").write_text(json.dumps(terse))
+        network = load(str(folder), torch.device("cpu"), torch.float32, fold=None, quantize=False)
+        found = rows(Engine(network, 2**28), None, tokens(20), [19])
+        torch.testing.assert_close(found, reference(llama, tokens(20))[[19]], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "linear", "factor": 2.0}, {"rope_type": "default", "rope_theta": 500.0}]
+)
+def test_positions_are_rotated_as_in_transformers(llama: Any, rope: dict[str, Any], tokens: Ids) -> None:
+    model = copy.deepcopy(llama)
+    model.config.rope_parameters = {"rope_theta": 10000.0, **rope}
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.config)
+    engine = Engine(from_model(model), 2**28)
+    found = rows(engine, None, tokens(60), [3, 59])
+    torch.testing.assert_close(found, reference(model, tokens(60))[[3, 59]], atol=1e-4, rtol=0)
 
 
 def test_all_positions_some_positions_and_cached_positions_agree_with_transformers(

@@ -14,6 +14,7 @@ import pytest
 
 from continualcode.errors import BackendError, BackendUnavailableError, ConfigError
 from continualcode.local import pretrained, wheels
+from continualcode.local.loading import load_tokenizer
 from continualcode.local.wheels import Wheel
 
 PROJECT = "continualcode-test-model"
@@ -293,7 +294,13 @@ def test_an_interrupted_conversion_leaves_nothing_and_the_next_start_does_it_ane
 def test_the_default_model_comes_with_a_tokenizer_that_knows_its_chat_tokens():
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(pretrained.resolve("smollm2-135m"))
+    folder = pretrained.resolve("smollm2-135m")
+    tokenizer, reference = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert type(tokenizer) is type(reference)
+    assert tokenizer.init_kwargs.keys() == reference.init_kwargs.keys()
+    for text in ("hi  there\n<|im_end|>", " def f(x):\n\treturn x\r\n", "ü 漢字 🙂", ""):
+        assert tokenizer.encode(text) == reference.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == reference.decode(reference.encode(text))
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
     assert tokenizer.encode("<|im_end|>", add_special_tokens=False) == [2]
     assert "im_start" in tokenizer.chat_template

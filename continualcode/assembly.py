@@ -37,6 +37,7 @@ from continualcode.prompts import SYSTEM_PROMPT
 from continualcode.protocols import ApprovalGate, Backend, Critic, Frontend, Learner, Renderer, Tool
 from continualcode.sdpo import SDPOConfig, SDPOTrainer
 from continualcode.tools import ToolRegistry, Workspace, find_sandbox, tool
+from continualcode.tools.snapshots import Snapshots
 from continualcode.types import Capabilities, Sampling
 
 CALLER = "the caller"
@@ -133,6 +134,7 @@ class _Prepared:
     """What can be had, and can fail, before the model is waited for."""
 
     workspace: Workspace
+    snapshots: Snapshots
     tools: ToolRegistry
     gates: tuple[ApprovalGate, ...]
     observe: Callable[[Event], None]
@@ -146,6 +148,7 @@ def _prepare(config: Config, plugins: PluginManager, additions: Additions, with_
     workspace = Workspace(config.workspace, settings=(config.workspace / FILE, user_file().parent), own=_own(config))
     return _Prepared(
         workspace,
+        Snapshots(workspace, config.state_dir),
         _tools(config, plugins, workspace, additions.tools),
         (*additions.gates, *(gate for _, gate in listed(plugins, "register_gates", config=config))),
         observer(plugins),
@@ -160,7 +163,7 @@ def _joined(config: Config, prepared: _Prepared, connection: Connection, additio
     renderer = prepared.make_renderer(connection.tokenizer, config.model_name)
     trained = _training(config, prepared.make_teacher, connection, renderer, additions.learner)
     sandbox = find_sandbox(config.sandbox, network=config.bash_network)
-    notes = (*_opening(config), *connection.notes, *trained.notes, sandbox.note)
+    notes = (*_opening(config), *_recovered(prepared.snapshots), *connection.notes, *trained.notes, sandbox.note)
     remember = Remember()
     frontend: Frontend | None = None
     if prepared.make_frontend is not None:
@@ -175,6 +178,7 @@ def _joined(config: Config, prepared: _Prepared, connection: Connection, additio
         learner=trained.saver,
         critics=(*additions.critics, *last),
         observers=(prepared.observe,),
+        snapshots=prepared.snapshots,
         system=SYSTEM_PROMPT,
     )
     return Assembly(
@@ -249,6 +253,13 @@ def _own(config: Config) -> tuple[Path, ...]:
     """What was learned, remembered and recorded, and where plug-ins are installed in an environment of our own."""
     environment = (Path(sys.prefix),) if sys.prefix != sys.base_prefix else ()
     return (config.state_dir, *environment)
+
+
+def _recovered(snapshots: Snapshots) -> list[str]:
+    return [
+        f"an earlier session ended in the middle of {change.call}; undo takes back what it did: {change.said}"
+        for change in snapshots.recovered
+    ]
 
 
 def _tools(

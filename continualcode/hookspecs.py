@@ -73,7 +73,7 @@ Benchmark: TypeAlias = "Callable[[Sequence[str]], int]"
 def register_tools(config: Config, workspace: Workspace) -> Sequence[Tool | Callable[..., object]] | None:
     """Tools the model may call, as `Tool`s or plain typed functions with a docstring.
 
-    File access belongs to `workspace`, which confines paths and keeps an undo journal. A call of a plug-in's tool is
+    File access belongs to `workspace`, which confines paths. A call of a plug-in's tool is
     asked about like any other; no tool is approved for being registered.
     """
 

@@ -8,7 +8,9 @@ In:  {"type": "ask", "text": ...}                      begins a turn; one runs a
      {"type": "deny", "id": n, "reason": ...}          does not; the reason is learned, unless "teach": false
      {"type": "edit", "id": n, "arguments": {...}}     runs it with these; optional "name" and "reason"
      {"type": "interrupt"}                             ends the turn
-     {"type": "undo"}, {"type": "clear"}               between turns: takes back the last change; a new conversation
+     {"type": "undo"}, {"type": "redo"}                between turns: takes back the last call that changed files, and
+                                                       the conversation since; takes the last undo back
+     {"type": "clear"}                                 between turns: a new conversation
      {"type": "quit"}                                  denies what waits (nothing is learned), ends the turn, saves
 
 Out: {"type": "ready", "protocol": 1, "tools": [...]}  once
@@ -21,7 +23,9 @@ Out: {"type": "ready", "protocol": 1, "tools": [...]}  once
                                                        would be written; `problem` says why the call would fail
      {"type": "interrupted"}, {"type": "failed", "error": class, "message": ...}
                                                        with "stopped", the three ways in which a turn ends
-     {"type": "undone", "what": ...}, {"type": "cleared"}
+     {"type": "undone", "what": ..., "call": ..., "left_out": [...], "messages": n}, "redone", {"type": "cleared"}
+                                                       `what` was done to files, null when there was nothing to do;
+                                                       `left_out` is not covered; n messages are in the conversation
      {"type": "error", "message": ...}                 this line was not understood, or cannot be done now
      {"type": "quit", "saved": path or null}           the last line
 
@@ -63,7 +67,7 @@ from continualcode.frontends.wire import (
 )
 from continualcode.tools.files import preview
 from continualcode.tools.workspace import Workspace
-from continualcode.types import Deny, JsonObject, ToolCall, ToolResult, Turn, Verdict
+from continualcode.types import Deny, Json, JsonObject, ToolCall, ToolResult, Turn, Verdict
 
 _NOBODY = Deny("nobody is left to approve it", teach=False)
 
@@ -72,7 +76,7 @@ class Headless:
     """A Frontend for programs; the protocol is the module's docstring.
 
     Args:
-        workspace: where the calls act; for diffs and undo.
+        workspace: where the calls act; for diffs.
         stdin, stdout: by default the process's own; stdin needs a file descriptor.
         prompt: a first request, run at once.
         save: called at the end; returns where it saved, or None when there was nothing to.
@@ -168,7 +172,7 @@ class Headless:
             case AskCommand():
                 self._begin(agent, command.text)
             case UndoCommand():
-                await self._undo(agent)
+                await self._restore(agent, command)
             case ClearCommand():
                 agent.clear()
                 self._send({"type": "cleared"})
@@ -210,15 +214,16 @@ class Headless:
         except ContinualCodeError as error:
             self._send({"type": "failed", "error": type(error).__name__, "message": str(error)})
 
-    async def _undo(self, agent: Agent) -> None:
+    async def _restore(self, agent: Agent, command: UndoCommand) -> None:
         try:
-            undone = await asyncio.to_thread(self._workspace.undo)
+            change = await (agent.undo() if command.type == "undo" else agent.redo())
         except WorkspaceError as error:
             self._error(str(error))
             return
-        if undone is not None:
-            agent.tell(f"The user took back your last change: {undone}.")
-        self._send({"type": "undone", "what": undone})
+        answer: dict[str, Json] = {"type": f"{command.type.removesuffix('o')}one", "what": None}
+        if change is not None:
+            answer |= {"what": change.said, "call": change.call, "left_out": change.left_out}
+        self._send(answer | {"messages": len(agent.conversation.messages)})
 
     async def _no_more_input(self) -> None:
         """Lets the turn go on until it needs an answer."""

@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Change:
 
     @property
     def said(self) -> str:
-        """What taking it back does to the files."""
+        """What taking it back, or making it again, does to the files."""
         words = [f"{'removed' if before is None else 'restored'} {path}" for path, (before, _) in self.changes.items()]
         return ", ".join(words[:8]) + (f" and {len(words) - 8:,} more" if len(words) > 8 else "")
 
@@ -97,7 +97,7 @@ class Snapshots:
             return [_change_of(path) for path in self._files("done")]
 
     def undo(self) -> Change | None:
-        """Takes back the newest change that stands; None when there is none.
+        """Takes back the newest change that stands, and returns it; None when there is none.
 
         Raises WorkspaceError, and has touched nothing, when something else has changed the same files since.
         """
@@ -107,7 +107,10 @@ class Snapshots:
             return self._turn(standing[-1], "undone") if standing else None
 
     def redo(self) -> Change | None:
-        """Makes again the change that was taken back last, until there is a new one. Returns and raises as `undo`."""
+        """Makes again the change that was taken back last, until there is a new one, and returns it the other way round.
+
+        Raises as `undo` does.
+        """
         with self._lock:
             self._settle()
             undone = self._files("undone")
@@ -121,7 +124,7 @@ class Snapshots:
             path.rename(path.with_suffix(f".{to}"))
         except OSError as error:
             raise WorkspaceError(f"{change.call} could not be taken back as a whole: {error}") from error
-        return change
+        return replace(change, changes=pairs)
 
     def _take(self) -> Tree:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

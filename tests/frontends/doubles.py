@@ -14,6 +14,7 @@ import numpy as np
 from continualcode.agent import Agent
 from continualcode.approval import Remember
 from continualcode.tools import ToolRegistry, Workspace, standard_tools
+from continualcode.tools.snapshots import Snapshots
 from continualcode.types import Completion, Conversation, Reply, TokenView, ToolCall, TrainReport, Turn
 
 
@@ -56,8 +57,9 @@ class Learner:
 
 
 def agent_of(steps, workspace, frontend, *gates, learner=None, seconds=0.0):
-    tools = ToolRegistry(standard_tools(workspace))
-    return Agent(Scripted(steps, seconds), tools, [*gates, frontend], learner=learner, critics=[frontend])
+    tools, snapshots = ToolRegistry(standard_tools(workspace)), Snapshots(workspace, workspace.root.parent / "state")
+    policy, gates = Scripted(steps, seconds), [*gates, frontend]
+    return Agent(policy, tools, gates, learner=learner, critics=[frontend], snapshots=snapshots)
 
 
 async def main(folder: Path) -> None:

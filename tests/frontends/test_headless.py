@@ -231,14 +231,29 @@ async def test_quit_denies_what_waits_saves_and_says_where(connect, workspace):
     assert not (workspace.root / "made").exists()
 
 
-async def test_undo_takes_the_last_change_back_and_the_model_hears_of_it(connect, workspace):
+async def test_undo_takes_files_and_conversation_back_and_redo_brings_them_again(connect, workspace):
     async with connect([FIX], gates=[ApproveAll()], prompt="fix it") as client:
         await client.until("stopped")
+        for command, answer, said in [
+            (
+                "undo",
+                "undone",
+                {"what": "restored calc.py", "call": "edit_lines calc.py", "left_out": [], "messages": 1},
+            ),
+            ("undo", "undone", {"what": None, "messages": 1}),
+            (
+                "redo",
+                "redone",
+                {"what": "restored calc.py", "call": "edit_lines calc.py", "left_out": [], "messages": 4},
+            ),
+            ("redo", "redone", {"what": None, "messages": 4}),
+        ]:
+            client.send({"type": command})
+            assert await client.until(answer) == {"type": answer, **said}
+        assert "a + b" in (workspace.root / "calc.py").read_text()
+        (workspace.root / "calc.py").write_text("by hand")
         client.send({"type": "undo"})
-        assert "restored calc.py" in (await client.until("undone"))["what"]
-        assert "took back" in client.agent.conversation.messages[-1].content
-        client.send({"type": "undo"})
-        assert (await client.until("undone"))["what"] is None
+        assert "calc.py has changed since" in (await client.until("error"))["message"]
         client.send({"type": "clear"})
         await client.until("cleared")
         assert client.agent.conversation.messages == ()

@@ -319,9 +319,12 @@ async def test_the_commands_work_between_turns(sit, workspace):
         await seat.until("done")
         for command, said in {
             "/metrics": "nothing has been learned",
-            "/undo": "restored calc.py",
+            "/undo": "edit_lines calc.py: restored calc.py\nthe conversation goes with it",
             "/undo ": "no change to take back",
-            "/help": "take back the last change",
+            "/redo": "the conversation goes with it; what was learned stays",
+            "/redo ": "nothing was taken back since",
+            "/undo  ": "what was learned stays",
+            "/help": "take back the last call",
             "/metrix": "did you mean /metrics",
             "/forget": "every call is asked about again",
             "/clear": "a new conversation",
@@ -330,7 +333,7 @@ async def test_the_commands_work_between_turns(sit, workspace):
             seat.type(f"{command}\r")
             await seat.until(said)
             if command == "/undo":
-                assert "The user took back your last change" in seat.agent.conversation.messages[-1].content
+                assert [message.content for message in seat.agent.conversation.messages] == ["fix it"]
     assert (workspace.root / "calc.py").read_text() == "def add(a, b):\n    return a - b\n"
     assert seat.agent.conversation.messages == ()
 

@@ -108,7 +108,7 @@ def test_changes_are_taken_back_one_by_one_the_newest_first_and_a_new_one_ends_r
     assert snapshots.undo().said == "restored a"
     assert (root / "a").read_text() == "1\n"
     assert snapshots.undo().said == "removed a"
-    assert snapshots.redo().said == "removed a"
+    assert snapshots.redo().said == "restored a"
     run("echo 3 > b")
     assert snapshots.redo() is None
     snapshots.undo()

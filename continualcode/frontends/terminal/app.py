@@ -43,7 +43,7 @@ class Terminal:
     """A Frontend for one person at one terminal.
 
     Args:
-        workspace: where the calls act; for diffs and /undo.
+        workspace: where the calls act; for diffs.
         remember: told of every "always"; put it among the gates before this one.
         renderer: shows the tokens of the last lesson in /metrics.
         greeting: lines to begin with.
@@ -70,7 +70,7 @@ class Terminal:
         self._console = console or Console(highlight=False)
         self._greeting, self._first, self._save = tuple(greeting), prompt, save
         self._history, self._input, self._output = history or _default_history(), input, output
-        self._commands = Commands(self._console, workspace, remember, renderer)
+        self._commands = Commands(self._console, remember, renderer)
         self._progress = Progress(self._console)
         self._narrator = Narrator(self._console, self._progress)
         self._workspace, self._remember = workspace, remember

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.report import counted, heat_map, metrics_table
 from continualcode.frontends.terminal.wording import COMMANDS, INPUT_KEYS, KEYS
 from continualcode.protocols import Renderer
-from continualcode.tools.workspace import Workspace
+from continualcode.tools.snapshots import Change
 
 _COMMAND = re.compile(r"/[a-z?]*")
 
@@ -31,9 +30,8 @@ def is_command(text: str) -> bool:
 class Commands:
     """Runs what `is_command` recognises, `/quit` excepted, which belongs to the frontend."""
 
-    def __init__(self, console: Console, workspace: Workspace, remember: Remember, renderer: Renderer | None) -> None:
-        self._console, self._workspace = console, workspace
-        self._remember, self._renderer = remember, renderer
+    def __init__(self, console: Console, remember: Remember, renderer: Renderer | None) -> None:
+        self._console, self._remember, self._renderer = console, remember, renderer
 
     async def run(self, command: str, agent: Agent) -> None:
         match command:
@@ -45,7 +43,9 @@ class Commands:
             case "/metrics":
                 self._metrics(agent)
             case "/undo":
-                await self._undo(agent)
+                await self._restore(agent, agent.undo, "there is no change to take back")
+            case "/redo":
+                await self._restore(agent, agent.redo, "nothing was taken back since the last change")
             case "/forget":
                 self._remember.forget()
                 self._say("every call is asked about again")
@@ -71,17 +71,20 @@ class Commands:
         if agent.pending:
             self._say(f"{counted(len(agent.pending), 'correction')} waiting to go along with the next")
 
-    async def _undo(self, agent: Agent) -> None:
+    async def _restore(self, agent: Agent, turn: Callable[[], Awaitable[Change | None]], nothing: str) -> None:
+        conversation = agent.conversation
         try:
-            undone = await asyncio.to_thread(self._workspace.undo)
+            change = await turn()
         except WorkspaceError as error:
             self._say(str(error), "yellow")
             return
-        if undone is None:
-            self._say("there is no change to take back")
+        if change is None:
+            self._say(nothing)
             return
-        agent.note(f"The user took back your last change: {undone}.")
-        self._say(undone)
+        talk = "stays: that was not in it" if agent.conversation is conversation else "goes with it"
+        self._say(f"{change.call}: {change.said}\nthe conversation {talk}; what was learned stays")
+        if change.left_out:
+            self._say(f"not covered by undo: {', '.join(change.left_out[:8])}{' ...' if change.left_out[8:] else ''}")
 
     def _say(self, text: str, style: str = "dim") -> None:
         self._console.print(Text(visible(text), style=style))

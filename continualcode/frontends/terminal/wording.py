@@ -25,7 +25,8 @@ COMMANDS: Mapping[str, str] = {
     "/help": "this text",
     "/clear": "a new conversation; what was learned stays",
     "/metrics": "what the session's corrections did",
-    "/undo": "take back the last change to a file",
+    "/undo": "take back the last call that changed files, and the conversation since",
+    "/redo": "take the last /undo back",
     "/forget": "take every 'always' back",
     "/quit": "save and leave (also Ctrl-D)",
 }

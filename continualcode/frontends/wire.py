@@ -63,9 +63,9 @@ class EditCommand(_Command):
 
 
 class UndoCommand(_Command):
-    """Takes back the last change to a file."""
+    """Takes back the last call that changed files, or makes it again."""
 
-    type: Literal["undo"]
+    type: Literal["undo", "redo"]
 
 
 class ClearCommand(_Command):

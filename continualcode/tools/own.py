@@ -58,14 +58,15 @@ class OwnFiles:
             return True
         return bool(_identities(lineage) & _identities((*self._paths, *self._governing())))
 
-    def keep(self, *, absent_only: bool) -> Kept:
+    def keep(self, *, read_only: bool) -> Kept:
         """A copy of what is in the root and small: settings and what governs git, each path of at most 200 files.
 
-        With `absent_only`, only of what is not there: where the rest is read-only, nobody but its owner changes it.
+        Where what is there is `read_only`, only of what is not there or has another name; nobody else can change it.
         """
         inside = [path for path in self._settings if path.is_relative_to(self._root)]
         trees = {path: tree for path in (*inside, *self._governing()) if (tree := _read(path)) is not None}
-        return Kept({path: tree for path, tree in trees.items() if not (absent_only and tree)}, _itself(self._git))
+        open_ = {path: tree for path, tree in trees.items() if not (read_only and tree) or _has_other_names(tree)}
+        return Kept(open_, _itself(self._git))
 
     def put_back(self, kept: Kept) -> tuple[Path, ...]:
         """Makes them as they were, and says which were not. A repository that is new keeps git's plain settings."""
@@ -120,6 +121,10 @@ def _read(path: Path) -> _Entries | None:
                 return None
             found |= below
     return found
+
+
+def _has_other_names(tree: _Entries) -> bool:
+    return any(stat.S_ISREG(mode) and path.stat().st_nlink > 1 for path, (mode, _) in tree.items())
 
 
 def _restore(path: Path, before: _Entries) -> None:

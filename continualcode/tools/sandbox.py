@@ -86,14 +86,11 @@ class Sandbox:
         return [*self._bubblewrap(workspace, temporary), *supervised] if self.kind == "bubblewrap" else supervised
 
     def _bubblewrap(self, workspace: Workspace, temporary: Path) -> list[str]:
-        program = shutil.which("bwrap")
-        if program is None:
-            raise ConfigError("bubblewrap was here when the sandbox was found, and is gone")
         unshared = [f"--unshare-{name}" for name in ("user", "pid", "ipc", "uts")]
         if not self.network:
             unshared.append("--unshare-net")
         return [
-            *(program, *unshared, "--cap-drop", "ALL", "--die-with-parent", "--as-pid-1"),
+            *(bubblewrap() or "bwrap", *unshared, "--cap-drop", "ALL", "--die-with-parent", "--as-pid-1"),
             *_mounts(workspace, temporary, network=self.network),
             *("--chdir", str(workspace.root), "--"),
         ]
@@ -118,11 +115,17 @@ def find_sandbox(wanted: Wanted = "auto", *, network: bool = False) -> Sandbox:
     return Sandbox("none", why, network=True)
 
 
+@cache  # before any command has run: PATH may lead into the workspace
+def bubblewrap() -> str | None:
+    """The program bwrap."""
+    return shutil.which("bwrap")
+
+
 @cache  # what this kernel lets us do does not change while we run
 def problem_with(kind: Confinement) -> str | None:
     """Why commands cannot be confined so here, found out by confining one; None when they can be."""
     match kind:
-        case "bubblewrap" if shutil.which("bwrap") is None:
+        case "bubblewrap" if bubblewrap() is None:
             return "bubblewrap is not installed"
         case "landlock" if landlock_abi() == 0:
             return "this kernel has no Landlock"

@@ -96,7 +96,7 @@ class _Command:
         self._deadline = time.monotonic() + shell.timeout
         self._output = _Kept()
         self._ended = False  # no more output will come
-        self._own = shell.workspace.own.keep(absent_only=shell.sandbox.kind == "bubblewrap")
+        self._own = shell.workspace.own.keep(read_only=shell.sandbox.kind == "bubblewrap")
         self._report, report = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -129,7 +129,7 @@ class _Command:
         if not report:
             raise ToolError(f"bash could not be run in its sandbox ({self._shell.sandbox.kind}): {text}")
         ended = json.loads(report)
-        notes = [] if ended["code"] or timed_out or not ended["stopped"] else [_STOPPED]
+        notes = [_STOPPED] if ended["stopped"] and ended["code"] == 0 and not timed_out else []
         if timed_out:
             notes.append(f"[stopped after {self._shell.timeout:g} seconds, with all that it had started]")
         elif ended["over"]:

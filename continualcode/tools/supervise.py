@@ -53,9 +53,11 @@ def main(settings: dict[str, Any], command: list[str]) -> None:
     os.dup2(quiet, 2)
     tree = _Tree(child)
     over = _watch(tree, settings)
-    code = tree.code
     stopped = tree.end(gently=not over)
-    report = {"code": tree.code if code is None else code, "over": over, "stopped": stopped}
+    while tree.code is None:  # dead, and not yet to be waited for
+        time.sleep(0.001)
+        tree.reap()
+    report = {"code": tree.code, "over": over, "stopped": stopped}
     os.write(settings["report"], json.dumps(report).encode())
 
 
@@ -72,7 +74,7 @@ class _Tree:
         self.code: int | None = None
 
     def reap(self) -> None:
-        """Takes the dead; `code` is the child's status once it is one of them."""
+        """Takes the dead; `code` is the child's status from when it is one of them."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self.child:

@@ -18,6 +18,11 @@ from continualcode.types import Example, Floats, Ints
 
 Row = TypeVar("Row")
 _ROUNDING = 1e-3
+SAMPLED_AGAINST_RESCORED = 0.5
+"""Mean |difference| in nats above which two sets of logprobs are of different things; noise of hosted models stays far
+below."""
+NOISE = 0.05
+"""The same for a scoring done twice."""
 
 
 def tail(rows: Sequence[Row], prompt: int, completion: int, what: str = "logprobs") -> Sequence[Row]:
@@ -113,3 +118,15 @@ def datum_logprobs(output: types.TensorData, example: Example) -> Floats:
     if flat.size != rows * width:
         raise AlignmentError(f"{what}: {flat.size} values for {rows} positions of {width} targets")
     return checked(flat.reshape(rows, width)[len(example.prompt) - 1 :], example.ids_TK.shape, what)
+
+
+def apart(one_T: Floats, other_T: Floats) -> float:
+    """Mean |difference| in nats."""
+    return float(np.abs(one_T - other_T).mean()) if one_T.size else 0.0
+
+
+def shifted(reference_T: Floats, scored_T: Floats) -> bool:
+    """Whether the scores fit the reference far better one position further on or back."""
+    if reference_T.size < 2 or (distance := apart(reference_T, scored_T)) < NOISE:
+        return False
+    return min(apart(reference_T[1:], scored_T[:-1]), apart(reference_T[:-1], scored_T[1:])) < distance / 4

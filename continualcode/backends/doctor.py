@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from continualcode.backends.probe import PROMPT
+from continualcode.backends.loss import PROMPT
 from continualcode.backends.tinker import TinkerBackend
 from continualcode.errors import BackendError, ConfigError
 from continualcode.types import Capabilities, Example, Sampling

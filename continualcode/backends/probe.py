@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from tinker import types
 
 from continualcode.backends import alignment
+from continualcode.backends.alignment import NOISE, SAMPLED_AGAINST_RESCORED
 from continualcode.backends.line import Line
+from continualcode.backends.loss import PROMPT, Divisor, forward, reckoning
 from continualcode.backends.sampler import TinkerSampler
 from continualcode.errors import AlignmentError, BackendError, BackendUnavailableError, CapabilityError, ConfigError
-from continualcode.types import Capabilities, Completion, Example, Floats, Sampling, Tokens
+from continualcode.types import Capabilities, Completion, Example, Floats, Sampling
 
-PROMPT: Tokens = (1, 2, 3, 4)
+_SAMPLED = 4
+_CHOSEN_TK = np.array([[token, token + 1] for token in PROMPT[1:]])
 _WIDTHS = (100, 20)  # the paper's K, then what vLLM gives by default
-_SAMPLED_AGAINST_RESCORED = 0.5  # mean |difference| in nats; numerical noise of hosted models stays far below
-_NOISE = 0.05
 
-Divisor: TypeAlias = Literal["sum", "positions", "weighted positions", "weights", "unknown"]
 T = TypeVar("T")
 
 
@@ -56,9 +57,9 @@ class Probe:
 
     def compared(self, new_T: Floats, old_T: Floats) -> Probe:
         """After a step: the newest sampler's and the initial one's logprobs of what was sampled before it."""
-        if _apart(new_T, self.rescored_T) < 2 * _NOISE:
+        if alignment.apart(new_T, self.rescored_T) < 2 * NOISE:
             return self
-        if _apart(old_T, self.rescored_T) < _apart(new_T, self.rescored_T) / 2:
+        if alignment.apart(old_T, self.rescored_T) < alignment.apart(new_T, self.rescored_T) / 2:
             return replace(self, frozen_known=True)
         note = "samplers follow the newest weights: teachers made of older weights (frozen, EMA) are not possible"
         known = self.capabilities
@@ -90,22 +91,26 @@ class _Notes:
 
 
 async def probe(client: Any, training: Any, line: Line, context_length: int | None) -> Probe:
-    """Asks a sampling client of fresh weights and the training client it came from."""
+    """Asks a sampling client of fresh weights and the training client it came from.
+
+    Two round trips: everything about PROMPT in one request where the service takes it so, else question by question.
+    """
     sampler = TinkerSampler(client, line=line)
     began = time.perf_counter()
-    truth_T = await sampler.logprobs(PROMPT[:1], PROMPT[1:])
-    notes = _Notes(within=10 + 10 * (time.perf_counter() - began))
-    (sampled, rescored_T), top, chosen, last_n, single, double = await asyncio.gather(
-        _sampled(sampler, notes),
-        _top(sampler, truth_T, notes),
-        _chosen(sampler, truth_T, notes),
-        _last_n(client, line, truth_T, notes),
-        notes.attempt("forward", _forward(training, line, 1)),
-        notes.attempt("[T, K] targets", _forward(training, line, 2)),
-    )
-    divisor, paired = _losses(single, double, truth_T, notes)
+    at_once = asyncio.ensure_future(_at_once(client, line))
+    try:
+        truth_T = await sampler.logprobs(PROMPT[:1], PROMPT[1:])
+        notes = _Notes(within=10 + 10 * (time.perf_counter() - began))
+        (completion, rescored_T, last_n, top, chosen), single, double = await asyncio.gather(
+            _sampling(client, line, at_once, truth_T, notes),
+            notes.attempt("forward", forward(training, line, 1)),
+            notes.attempt("[T, K] targets", forward(training, line, 2)),
+        )
+    finally:
+        at_once.cancel()
+    divisor, paired = reckoning(single, double, truth_T, notes.lines)
     capabilities = Capabilities(
-        sample_candidates=0 if sampled.candidates is None else sampled.candidates[0].shape[1],
+        sample_candidates=0 if completion.candidates is None else completion.candidates[0].shape[1],
         top_logprobs=top,
         candidate_logprobs=chosen,
         weighted_candidates=paired,
@@ -113,31 +118,107 @@ async def probe(client: Any, training: Any, line: Line, context_length: int | No
         context_length=context_length,
         notes=tuple(notes.lines),
     )
-    return Probe(capabilities, last_n, divisor, sampled, rescored_T)
+    return Probe(capabilities, last_n, divisor, completion, rescored_T)
 
 
-async def _sampled(sampler: TinkerSampler, notes: _Notes) -> tuple[Completion, Floats]:
-    """A sample with the most candidates to be had, and its tokens scored again: the two must agree."""
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A sampling client for whom every question about PROMPT is answered already, by one response."""
+
+    response: Any
+
+    def sample(
+        self,
+        *,
+        topk_sample_logprobs: int = 0,
+        topk_prompt_logprobs: int = 0,
+        target_prompt_logprobs: types.TensorData | None = None,
+        **asked: Any,
+    ) -> Any:
+        return self.response
+
+
+async def _at_once(client: Any, line: Line) -> TinkerSampler | None:
+    """A sampler that has all answers about PROMPT, asked for in one request; None where there is no asking so."""
+    asked = {
+        "topk_sample_logprobs": _WIDTHS[0],
+        "topk_prompt_logprobs": _WIDTHS[0],
+        "target_prompt_logprobs": alignment.target_request(1, _CHOSEN_TK),
+    }
+    if not asked.keys() <= TinkerSampler.arguments(client.sample):
+        return None
+    try:
+        response = await line.ask(
+            client.sample,
+            prompt=types.ModelInput.from_ints(list(PROMPT)),
+            num_samples=1,
+            sampling_params=types.SamplingParams(max_tokens=_SAMPLED, seed=0),
+            include_prompt_logprobs=True,
+            **asked,
+        )
+    except (BackendError, ConfigError):  # asked one by one, the question that fails gets its note
+        return None
+    return TinkerSampler(_Answered(response))
+
+
+_Sampling: TypeAlias = tuple[Completion, Floats, bool, int, bool]
+
+
+async def _sampling(
+    client: Any, line: Line, at_once: asyncio.Task[TinkerSampler | None], truth_T: Floats, notes: _Notes
+) -> _Sampling:
+    """A sample, its logprobs scored again, whether the end of a prompt can be scored alone, K, and chosen tokens."""
+    answered = await notes.attempt("all at once", at_once)
+    if answered is not None:
+        unsaid = _Notes(notes.within)
+        completion = await _candidates(answered, unsaid)
+        top, chosen = await _top(answered, truth_T, unsaid), await _chosen(answered, truth_T, unsaid)
+        if completion.candidates is not None and top and chosen:
+            return (completion, *await _rescored(client, line, completion, notes), top, chosen)
+    sampler = TinkerSampler(client, line=line)
+
+    async def sampled() -> tuple[Completion, Floats, bool]:
+        completion = await _candidates(sampler, notes)
+        return (completion, *await _rescored(client, line, completion, notes))
+
+    three, top, chosen = await asyncio.gather(
+        sampled(), _top(sampler, truth_T, notes), _chosen(sampler, truth_T, notes)
+    )
+    return (*three, top, chosen)
+
+
+async def _candidates(sampler: TinkerSampler, notes: _Notes) -> Completion:
+    """A sample with the most candidates to be had."""
     completion: Completion | None = None
     for width in _WIDTHS:
-        wanted = Sampling(max_tokens=4, candidates=width, seed=0)
+        wanted = Sampling(max_tokens=_SAMPLED, candidates=width, seed=0)
         answer = await notes.attempt(f"top-{width} of sampled tokens", _first(sampler, wanted))
         if answer is not None:
             completion = answer
             if answer.candidates is not None and _own_candidates(answer):
-                break
-    else:
-        plain = completion or await _first(sampler, Sampling(max_tokens=4, seed=0))
-        completion = replace(plain, candidates=None)
-    rescored_T = await sampler.logprobs(PROMPT, completion.tokens)
-    apart = _apart(completion.logprobs_T, rescored_T)
-    if apart > _SAMPLED_AGAINST_RESCORED or _shifted(completion.logprobs_T, rescored_T):
+                return answer
+    plain = completion or await _first(sampler, Sampling(max_tokens=_SAMPLED, seed=0))
+    return replace(plain, candidates=None)
+
+
+async def _rescored(client: Any, line: Line, completion: Completion, notes: _Notes) -> tuple[Floats, bool]:
+    """The sampled tokens scored again, which must agree; and whether the end of a prompt can be scored alone."""
+    end_T: Floats | None = None
+    if "prompt_logprobs_last_n" in TinkerSampler.arguments(client.compute_logprobs):
+        alone = TinkerSampler(client, line=line, last_n=True)
+        what = "scoring the end of a prompt alone"
+        end_T = await notes.attempt(what, alone.logprobs(PROMPT, completion.tokens))
+        if end_T is not None and np.allclose(end_T, completion.logprobs_T, atol=NOISE):
+            return end_T, True
+    rescored_T = await TinkerSampler(client, line=line).logprobs(PROMPT, completion.tokens)
+    apart = alignment.apart(completion.logprobs_T, rescored_T)
+    if apart > SAMPLED_AGAINST_RESCORED or alignment.shifted(completion.logprobs_T, rescored_T):
         raise AlignmentError(
             f"the service samples tokens {list(completion.tokens)} at logprobs {np.round(completion.logprobs_T, 2)} "
             f"and scores the same tokens at {np.round(rescored_T, 2)}: {apart:.2f} nats apart. Its logprobs belong to "
             "other tokens, or to other weights; nothing can be learned from them. Update or replace the server."
         )
-    return completion, rescored_T
+    return rescored_T, end_T is not None and np.allclose(end_T, rescored_T, atol=NOISE)
 
 
 async def _first(sampler: TinkerSampler, sampling: Sampling) -> Completion:
@@ -148,7 +229,7 @@ def _own_candidates(completion: Completion) -> bool:
     """Whether every sampled token that is among its candidates has the same logprob there."""
     assert completion.candidates is not None
     return all(
-        np.allclose(row[ids == token], logprob, atol=_NOISE)
+        np.allclose(row[ids == token], logprob, atol=NOISE)
         for token, logprob, ids, row in zip(
             completion.tokens, completion.logprobs_T, *completion.candidates, strict=True
         )
@@ -163,7 +244,7 @@ async def _top(sampler: TinkerSampler, truth_T: Floats, notes: _Notes) -> int:
             continue
         ids_TK, logprobs_TK = answer
         own = ids_TK == np.array(PROMPT[1:])[:, None]
-        if np.allclose(logprobs_TK[own], np.broadcast_to(truth_T[:, None], own.shape)[own], atol=_NOISE):
+        if np.allclose(logprobs_TK[own], np.broadcast_to(truth_T[:, None], own.shape)[own], atol=NOISE):
             return len(ids_TK[0])
         notes.lines.append(f"{what}: they belong to other positions; not used")
     return 0
@@ -171,93 +252,10 @@ async def _top(sampler: TinkerSampler, truth_T: Floats, notes: _Notes) -> int:
 
 async def _chosen(sampler: TinkerSampler, truth_T: Floats, notes: _Notes) -> bool:
     what = "logprobs at chosen tokens"
-    ids_TK = np.array([[token, token + 1] for token in PROMPT[1:]])
-    answer = await notes.attempt(what, sampler.candidate_logprobs(PROMPT[:1], PROMPT[1:], ids_TK))
+    answer = await notes.attempt(what, sampler.candidate_logprobs(PROMPT[:1], PROMPT[1:], _CHOSEN_TK))
     if answer is None:
         return False
-    if not np.allclose(answer[:, 0], truth_T, atol=_NOISE):
+    if not np.allclose(answer[:, 0], truth_T, atol=NOISE):
         notes.lines.append(f"{what}: {answer[:, 0]} where the tokens have {truth_T}; not used")
         return False
     return True
-
-
-async def _last_n(client: Any, line: Line, truth_T: Floats, notes: _Notes) -> bool:
-    if "prompt_logprobs_last_n" not in TinkerSampler.arguments(client.compute_logprobs):
-        return False
-    sampler = TinkerSampler(client, line=line, last_n=True)
-    answer = await notes.attempt("scoring the end of a prompt alone", sampler.logprobs(PROMPT[:2], PROMPT[2:]))
-    return answer is not None and np.allclose(answer, truth_T[1:], atol=_NOISE)
-
-
-def example(width: int) -> Example:
-    """PROMPT with weights that tell every way of dividing a loss from every other: 0, 1, 4 (and twice that)."""
-    ids_TK = np.array([[token + k for k in range(width)] for token in PROMPT[1:]])
-    weights_TK = np.array([[0.0], [1.0], [4.0]]) * (1.0 + np.arange(width))
-    return Example(PROMPT[:1], PROMPT[1:], ids_TK, weights_TK)
-
-
-async def _forward(training: Any, line: Line, width: int) -> tuple[Floats, Mapping[str, float]]:
-    probed = example(width)
-    output = await line.ask(training.forward, [alignment.datum(probed)], "cross_entropy")
-    (fields,) = output.loss_fn_outputs
-    if "logprobs" not in fields:
-        raise AlignmentError("a forward pass gives no logprobs")
-    return alignment.datum_logprobs(fields["logprobs"], probed), output.metrics
-
-
-_Forward: TypeAlias = tuple[Floats, Mapping[str, float]] | None
-
-
-def _losses(single: _Forward, double: _Forward, truth_T: Floats, notes: _Notes) -> tuple[Divisor, bool]:
-    """What the loss is divided by, and whether [T, K] targets are taken as such."""
-    if single is None:
-        return "unknown", False
-    apart = _apart(single[0][:, 0], truth_T)
-    if _shifted(single[0][:, 0], truth_T):
-        raise AlignmentError(
-            f"the trainer gives tokens {list(PROMPT[1:])} the logprobs {np.round(single[0][:, 0], 2)}, the sampler gives "
-            f"{np.round(truth_T, 2)}: one of them is a position off. Update or replace the server."
-        )
-    if apart > _SAMPLED_AGAINST_RESCORED:
-        notes.lines.append(f"trainer and sampler differ by {apart:.2f} nats a token on a probe")
-    divisor = _divisor(single[0], single[1], 1)
-    if divisor != "sum":
-        notes.lines.append(_ANNOUNCED[divisor])
-    if double is None:
-        return divisor, False
-    logprobs_TK, metrics = double
-    if not np.allclose(logprobs_TK[:, 0], single[0][:, 0], atol=_NOISE) or _divisor(logprobs_TK, metrics, 2) != divisor:
-        notes.lines.append("[T, K] targets: the service mangles them to [T]; not used")
-        return divisor, False
-    return divisor, True
-
-
-_ANNOUNCED: Mapping[Divisor, str] = {
-    "positions": "the service divides a loss by its number of positions; weights are scaled up to make up for it",
-    "weighted positions": "the service divides a loss by its number of trained positions; weights are scaled up",
-    "weights": "the service divides a loss by the sum of its weights: it cannot be trained on corrections",
-    "unknown": "the service reports no loss that could be checked; it is taken to be a sum, as Tinker's is",
-}
-
-
-def _divisor(logprobs_TK: Floats, metrics: Mapping[str, float], width: int) -> Divisor:
-    weights_TK = example(width).weights_TK
-    reported = [value for key, value in metrics.items() if key.split(":")[0] == "loss"]
-    summed = -float((weights_TK * logprobs_TK).sum())
-    if not reported or summed == 0:
-        return "unknown"
-    by: dict[Divisor, float] = {"sum": 1, "positions": 3, "weighted positions": 2, "weights": float(weights_TK.sum())}
-    near = [name for name, divisor in by.items() if np.isclose(reported[0] * divisor, summed, rtol=0.02)]
-    return near[0] if near else "unknown"
-
-
-def _apart(one_T: Floats, other_T: Floats) -> float:
-    """Mean |difference| in nats."""
-    return float(np.abs(one_T - other_T).mean()) if one_T.size else 0.0
-
-
-def _shifted(reference_T: Floats, scored_T: Floats) -> bool:
-    """Whether the scores fit the reference far better one position further on or back."""
-    if reference_T.size < 2 or (apart := _apart(reference_T, scored_T)) < _NOISE:
-        return False
-    return min(_apart(reference_T[1:], scored_T[:-1]), _apart(reference_T[:-1], scored_T[1:])) < apart / 4

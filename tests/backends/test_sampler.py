@@ -1,4 +1,5 @@
 import asyncio
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,6 +179,43 @@ async def test_a_capable_server_is_announced_as_such(bigram_service):
     assert (known.sample_candidates, known.top_logprobs, known.distillation_topk) == (24, 24, 24)
     assert (known.context_length, known.notes) == (64, ())
     assert known.summed_cross_entropy
+
+
+async def test_a_capable_server_is_probed_with_five_requests(bigram, bigram_service, monkeypatch):
+    service, asked = bigram_service(), []
+    for name in ("sample", "compute_logprobs"):
+        method = getattr(bigram.BigramSampling, name)
+        monkeypatch.setattr(bigram.BigramSampling, name, functools.wraps(method)(_noting(asked, name, method)))
+    await TinkerBackend.connect(service, model_name="bigram")
+    assert sorted([*asked, *service.log]) == [
+        *("compute_logprobs", "compute_logprobs", "forward", "forward", "sample", "save_weights")
+    ]
+
+
+def _noting(asked, name, method):
+    def noting(*args, **kwargs):
+        asked.append(name)
+        return method(*args, **kwargs)
+
+    return noting
+
+
+@pytest.mark.parametrize("answer", ["refused", "of other weights"])
+async def test_a_server_that_cannot_answer_all_at_once_is_asked_one_by_one(bigram, bigram_service, monkeypatch, answer):
+    method = bigram.BigramSampling.sample
+
+    @functools.wraps(method)
+    def sample(self, *args, **kwargs):
+        if {"topk_prompt_logprobs", "topk_sample_logprobs"} <= kwargs.keys():
+            if answer == "refused":
+                raise ValueError("one thing at a time, please")
+            return method(bigram.BigramSampling(self.service, self.logits * 0.5), *args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    monkeypatch.setattr(bigram.BigramSampling, "sample", sample)
+    known = (await TinkerBackend.connect(bigram_service(), model_name="bigram")).capabilities
+    assert (known.sample_candidates, known.top_logprobs, known.distillation_topk) == (24, 24, 24)
+    assert (known.candidate_logprobs, known.notes) == (True, ())
 
 
 async def test_an_sdk_without_the_arguments_is_told_by_its_signatures(bigram_service):

@@ -75,6 +75,10 @@ class Config(BaseSettings):
     bash_network: bool = Field(False, description="let bash use the network")
     bash_env: str = Field("", description="variables that bash gets though they look like secrets: NAME,NAME")
     auto_approve_readonly: bool = Field(False, description="run read, glob and grep without asking")
+    test_command: str | None = Field(
+        None, description="run on a copy before each change, which is denied if a test breaks: pytest -q"
+    )
+    lint_command: str | None = Field(None, description="likewise; new complaints are denied: ruff check {paths}")
     enable_training: bool = Field(True, description="learn from corrections; false: only denies")
     lora_rank: int = Field(
         32, ge=1, description="rank of the trained LoRA; a power of 2 on Tinker (16 on the embedded model)"

@@ -34,10 +34,10 @@ class TestRunner:
     tests may fail, and what failed before is not blamed on the call. pytest and unittest are judged test by test
     (pytest however it is started; unittest as `python -m unittest ...`), any other command by its exit code.
 
-    As a gate it tries calls of the tools that write files, and of bash where bubblewrap confines that to the copy, and
-    leaves others to the next gate. As a critic it judges what a call has really done, compared with when it was last
-    asked anything: be it both, so that it sees the workspace before every call. Trying runs code that nobody has
-    approved yet, and only the sandbox keeps that from doing harm.
+    As a gate it tries calls of the tools that write files, and of bash where bubblewrap confines that to the copy and
+    gives it no network; it leaves others to the next gate. As a critic it judges what a call has really done, compared
+    with what it was asked about as a gate, or with what the call before left: be it both. Trying runs code that nobody
+    has approved yet, and only the sandbox keeps that from doing harm.
 
     Args:
         workspace: the workspace itself, or its folder.

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from continualcode.approval.copies import Copy, Tree
 from continualcode.errors import WorkspaceError
 from continualcode.protocols import Tool
-from continualcode.tools import ToolRegistry, Workspace, bash_tool, file_tools
+from continualcode.tools import READ_ONLY, ToolRegistry, Workspace, bash_tool, file_tools
 from continualcode.tools.sandbox import Sandbox, find_sandbox
 from continualcode.types import Approve, Deny, ToolCall
 
@@ -177,6 +177,9 @@ class Trials(Generic[Found]):
         """Makes the call in the copy; None when it cannot be made there, fails, or changes no file."""
         async with self._turn:
             started, runs = self._start()
+            self._before = None
+            if call.name in READ_ONLY:  # not worth a look at every file
+                return None
             before = self._before = await asyncio.to_thread(self._copy.of_source)
             await asyncio.to_thread(self._copy.put, before, forget=True)
             if not await self._made(call):
@@ -189,7 +192,7 @@ class Trials(Generic[Found]):
             return self._told(reason, started, runs)
 
     async def _after_call(self) -> Trial | None:
-        """Compares the workspace with what it was when this was last asked anything; None when no file changed."""
+        """Compares the workspace with what it was before the call, or after the last one; None when no file changed."""
         async with self._turn:
             started, runs = self._start()
             before, after = self._before, await asyncio.to_thread(self._copy.of_source)
@@ -251,7 +254,8 @@ class Trials(Generic[Found]):
 def tryable(workspace: Workspace, sandbox: Sandbox) -> list[Tool]:
     """The tools whose calls can be tried on a copy without harm: those that write files, and bash where bubblewrap
     keeps it from everything but the copy."""
-    return [*file_tools(workspace), *([bash_tool(workspace, sandbox=sandbox)] if sandbox.kind == "bubblewrap" else [])]
+    confined = sandbox.kind == "bubblewrap" and not sandbox.network
+    return [*file_tools(workspace), *([bash_tool(workspace, sandbox=sandbox)] if confined else [])]
 
 
 def tail(text: str) -> str:

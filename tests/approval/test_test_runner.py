@@ -1,10 +1,11 @@
 import asyncio
 import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from continualcode import Agent, Policy
+from continualcode import Agent, Config, Policy, assemble
 from continualcode.approval import ApproveAll, TestRunner
 from continualcode.errors import ConfigError
 from continualcode.events import Reviewed, ToolReturned
@@ -231,6 +232,29 @@ async def test_as_a_critic_it_judges_what_a_call_has_done(project):
     assert await runner.critique(None, result) is None  # nothing has changed since
     (project / "calc.py").write_text("def add(a, b):\n    return a + b\n")
     assert await runner.critique(None, result) is None  # mended
+
+
+async def test_settings_add_the_gates(isolated, scripted_plugin):
+    (isolated / "work" / "calc.py").write_text("def add(a, b):\n    return a + b\n")
+    backend = ScriptedBackend(
+        [
+            ("write", {"path": "new.py", "content": content})
+            for content in ("import calc\ncalc.sub\n", "x = y\n", "x = 1\n")
+        ]
+        + ["Done."]
+    )
+    ruff = Path(sys.executable).with_name("ruff")
+    config = Config(
+        backend="scripted",
+        renderer="bytes",
+        enable_training=False,
+        test_command=f"test ! -e new.py || {sys.executable} new.py",
+        lint_command=f"{ruff} check --isolated --no-cache {{paths}}",
+    )
+    agent = await assemble(config, plugins=[scripted_plugin(backend)])
+    verdicts = [(event.gate, event.verdict) async for event in agent.run("go") if isinstance(event, Reviewed)]
+    assert [gate for gate, _ in verdicts] == ["TestRunner", "TestRunner", ""]
+    assert verdicts[0][1].reason.endswith("AttributeError: module 'calc' has no attribute 'sub'")
 
 
 @pytest.mark.skipif(find_sandbox().kind != "bubblewrap", reason="nothing would confine the command")

@@ -1,0 +1,345 @@
+"""What a correction teaches and what it costs: habits of the embedded model, corrected in several ways side by side.
+
+    python benchmarks/corrections.py [--quick] [--habits a,b] [--arms x,y] [--set name=value] [--json FILE] [--report]
+
+Every arm starts from the same weights. Measured on 10 held-out requests a habit and 24 unrelated ones, in a new conversation: does
+the greedy call comply, how probable is the complying choice (exact), what else changed. Everything is seeded. The result
+goes to FILE (default .corrections.json), habit by habit, and from there with --report to docs/corrections.md and .png;
+--more adds to what FILE already has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from corrections_habits import HABITS, SEQUENCE, Ask, Habit, unrelated
+from corrections_measure import Behaviour, Examiner, Measured, complies, measure
+from corrections_report import write_report
+from corrections_requests import APPROVED
+
+from continualcode.backends import TinkerBackend
+from continualcode.config import defaults_of
+from continualcode.local import ServiceClient
+from continualcode.local.coldstart.train import opening
+from continualcode.policy import Policy
+from continualcode.renderers import make_renderer
+from continualcode.sdpo import SDPOConfig, SDPOTrainer
+from continualcode.sdpo.reprompt import teacher_context
+from continualcode.types import Conversation, Example, Lesson, Message, Sampling, Turn
+
+MODEL = "smollm2-135m"
+SEED = 1
+DEFAULTS = defaults_of("local", MODEL)
+ORIGINAL = {
+    "alpha": 1.0,
+    "distillation_topk": None,
+    "teacher_regularization": "none",
+    "max_inner_steps": 1,
+    "rehearse": 0,
+    "min_gap": 0.0,
+}
+"""One step of sampled-token reverse KL, the newest weights as teacher."""
+QUICK = ("base", "context", "ours")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One arm at one point: what was measured and the seconds of training up to there."""
+
+    measured: Measured
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Bench:
+    """The model, its first behaviour and what the arms share."""
+
+    service: ServiceClient
+    examiner: Examiner
+    first: TinkerBackend
+    settings: dict[str, Any]
+    approved: int
+    """So many ordinary turns were approved in the session before its first correction."""
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    rejections: dict[str, Turn] = field(default_factory=dict)
+
+    async def fresh(self) -> TinkerBackend:
+        """A new LoRA on the model: the same weights every time."""
+        return await TinkerBackend.connect(
+            self.service,
+            model_name=MODEL,
+            lora_rank=DEFAULTS["lora_rank"],
+            seed=SEED,
+            tokenizer=self.first.tokenizer,
+        )
+
+    def trainer(self, backend: TinkerBackend, **settings: Any) -> SDPOTrainer:
+        chosen = {"learning_rate": DEFAULTS["learning_rate"], **self.settings, **settings}
+        return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen))
+
+    async def session(self, backend: TinkerBackend) -> SDPOTrainer:
+        """Our trainer after some approved work."""
+        trainer = self.trainer(backend)
+        for index, text in enumerate(APPROVED[: self.approved]):
+            conversation = self.examiner.opening.add(Message("user", text))
+            trainer.rehearse(await self.policy(backend, 20 + index).propose(conversation))
+        return trainer
+
+    def policy(self, backend: TinkerBackend, seed: int, candidates: int = 20) -> Policy:
+        sampling = Sampling(max_tokens=80, seed=SEED + 1000 * seed, candidates=candidates)
+        return Policy(backend, self.examiner.renderer, sampling)
+
+    async def behaviours_besides(self, habit: Habit) -> list[Behaviour]:
+        """The first model's answers to 24 requests that have nothing to do with the habit."""
+        texts = unrelated(habit)
+        for text in texts:
+            if text not in self.behaviours:
+                self.behaviours[text] = await self.examiner.behaviour(self.first.sampler, text)
+        return [self.behaviours[text] for text in texts]
+
+    async def measured(self, backend: TinkerBackend, habit: Habit) -> Measured:
+        return await measure(self.examiner, backend.sampler, habit, await self.behaviours_besides(habit))
+
+    async def rejected(self, backend: TinkerBackend, habit: Habit, index: int) -> Turn | None:
+        """The first of 12 sampled proposals that shows the habit; None when the model no longer has it."""
+        ask = habit.training[index]
+        policy = self.policy(backend, index)
+        conversation = self.examiner.opening.add(Message("user", ask.text))
+        for _ in range(12):
+            turn = await policy.propose(conversation)
+            if turn.reply.call is not None and _usual(ask, turn):
+                return turn
+        return None
+
+    async def first_rejected(self, habit: Habit) -> Turn:
+        if habit.name not in self.rejections:
+            turn = await self.rejected(self.first, habit, 0)
+            if turn is None:
+                raise SystemExit(f"{habit.name}: 12 proposals and the habit in none of them")
+            self.rejections[habit.name] = turn
+        return self.rejections[habit.name]
+
+
+Rows = AsyncIterator[tuple[str, Row]]
+
+
+async def base(bench: Bench, habit: Habit) -> Rows:
+    besides = await bench.behaviours_besides(habit)
+    yield "base", Row(await measure(bench.examiner, bench.first.sampler, habit, besides))
+
+
+async def context(bench: Bench, habit: Habit) -> Rows:
+    """No training: the correction and the call that obeyed it stay in the conversation."""
+    turn = await bench.first_rejected(habit)
+    obeyed = Message("assistant", "", calls=(habit.training[0].right,))
+    earlier = _denied(turn, habit).add(
+        obeyed, Message("tool", "ok", tool=obeyed.calls[0].name), Message("assistant", "Done.")
+    )
+    besides = await bench.behaviours_besides(habit)
+    yield "context", Row(await measure(bench.examiner, bench.first.sampler, habit, besides, earlier))
+
+
+async def teacher(bench: Bench, habit: Habit) -> Rows:
+    """No training: the reason stands with each held-out request, as the teacher of SDPO sees it."""
+    turn = await bench.first_rejected(habit)
+
+    def told(ask: Ask) -> Ask:
+        asked = teacher_context(Lesson(replace(turn, context=Conversation((Message("user", ask.text),))), habit.reason))
+        assert asked is not None
+        return replace(ask, text=asked.messages[0].content)
+
+    reasoned = replace(habit, asks=tuple(map(told, habit.asks)))
+    yield "teacher", Row(await measure(bench.examiner, bench.first.sampler, reasoned, ()))
+
+
+async def sft(bench: Bench, habit: Habit) -> Rows:
+    """Cross-entropy on the corrected call, token mean."""
+    backend, ask, seconds = await bench.fresh(), habit.training[0], 0.0
+    tokens = bench.examiner.written(ask.right)
+    ids_T1 = np.array(tokens)[:, None]
+    example = Example(bench.examiner.prompt(ask.text), tokens, ids_T1, np.full(ids_T1.shape, 1 / len(tokens)))
+    for step in range(1, 5):
+        started = time.perf_counter()
+        await backend.train_step([example], learning_rate=DEFAULTS["learning_rate"])
+        seconds += time.perf_counter() - started
+        if step in (1, 2, 4):
+            yield f"sft {step}", Row(await bench.measured(backend, habit), seconds)
+
+
+async def original(bench: Bench, habit: Habit) -> Rows:
+    for rate in (DEFAULTS["learning_rate"], 1e-4):
+        backend = await bench.fresh()
+        trainer = bench.trainer(backend, **ORIGINAL, learning_rate=rate)
+        report = await trainer.learn([Lesson(await bench.first_rejected(habit), habit.reason)])
+        yield f"original {rate:g}", Row(await bench.measured(backend, habit), report.seconds if report else 0.0)
+
+
+async def ours(bench: Bench, habit: Habit) -> Rows:
+    backend = await bench.fresh()
+    trainer, seconds, notes = await bench.session(backend), 0.0, []
+    for index in range(len(habit.training)):
+        took, note = await correct(bench, trainer, habit, index)
+        seconds, notes = seconds + took, [*notes, note]
+        if index + 1 in (1, 2, 4):
+            yield f"ours {index + 1}", Row(await bench.measured(backend, habit), seconds, ", ".join(notes))
+
+
+async def correct(bench: Bench, trainer: SDPOTrainer, habit: Habit, index: int) -> tuple[float, str]:
+    """One correction as the agent makes it: denial, training, retry; the approved retry or the edit, training."""
+    backend = trainer.backend
+    assert isinstance(backend, TinkerBackend)
+    turn = await bench.rejected(backend, habit, index)
+    if turn is None:
+        return 0.0, "nothing to correct"
+    lesson, right = Lesson(turn, habit.reason), habit.training[index].right
+    denied = await trainer.learn([lesson])
+    retry = await bench.policy(backend, 10 + index).propose(_denied(turn, habit))
+    approved = complies(habit, retry.reply) and _as_good(retry, habit.training[index])
+    if approved:
+        trainer.rehearse(retry)
+    whole = replace(lesson, resolution=retry) if approved else replace(lesson, demonstration=right)
+    reports = [report for report in (denied, await trainer.learn([whole])) if report is not None]
+    went = " then ".join(f"{report.outcome} in {report.inner_steps}" for report in reports)
+    return sum(report.seconds for report in reports), f"retry {'approved' if approved else 'edited'} ({went})"
+
+
+ARMS: dict[str, Callable[[Bench, Habit], Rows]] = {
+    "base": base,
+    "context": context,
+    "teacher": teacher,
+    "sft": sft,
+    "original": original,
+    "ours": ours,
+}
+
+
+async def sequence(bench: Bench, habits: Sequence[Habit]) -> dict[str, Any]:
+    """One correction each of several habits, one after another on the same weights; then all of them measured."""
+    backend = await bench.fresh()
+    trainer, seconds, alone = await bench.session(backend), 0.0, {}
+    for habit in habits:
+        took, _ = await correct(bench, trainer, habit, 0)
+        seconds += took
+        alone[habit.name] = await bench.measured(backend, habit)
+    after = {habit.name: await bench.measured(backend, habit) for habit in habits}
+    for habit in habits:
+        say(f"sequence {habit.name}", "at once", Row(alone[habit.name]))
+        say(f"sequence {habit.name}", "at the end", Row(after[habit.name]))
+    return {
+        "habits": [habit.name for habit in habits],
+        "at once": {name: asdict(measured) for name, measured in alone.items()},
+        "at the end": {name: asdict(measured) for name, measured in after.items()},
+        "seconds": seconds,
+    }
+
+
+def say(habit: str, arm: str, row: Row) -> None:
+    m = row.measured
+    others = "" if m.kept is None else f"  kept {m.kept:4.0%}  KL {m.drift:.4f}"
+    print(
+        f"{habit:28} {arm:16} comply {m.greedy:4.0%}  P {m.probability:.3f} (against {m.against:.3f}){others}"
+        f"  {row.seconds:5.1f} s  {row.note}",
+        flush=True,
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    results = json.loads(options.json.read_text()) if options.more and options.json.exists() else {"habits": {}}
+    with tempfile.TemporaryDirectory() as scratch, ServiceClient(state_dir=scratch) as service:
+        first = await TinkerBackend.connect(service, model_name=MODEL, lora_rank=DEFAULTS["lora_rank"], seed=SEED)
+        bench = Bench(
+            service, Examiner(make_renderer(first.tokenizer), opening()), first, options.set, options.approved
+        )
+        for habit in options.habits:
+            rows = results["habits"].setdefault(habit.name, {"kind": habit.kind, "reason": habit.reason, "arms": {}})
+            for arm in options.arms:
+                async for label, row in ARMS[arm](bench, habit):
+                    say(habit.name, label, row)
+                    rows["arms"][label] = asdict(row)
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+        if options.sequence:
+            results["sequence"] = await sequence(bench, SEQUENCE)
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _denied(turn: Turn, habit: Habit) -> Conversation:
+    """The conversation as the agent keeps it after the denial."""
+    assert turn.reply.call is not None
+    return turn.context.add(turn.reply.message, Message("tool", f"denied: {habit.reason}", tool=turn.reply.call.name))
+
+
+def _usual(ask: Ask, turn: Turn) -> bool:
+    assert turn.reply.call is not None
+    text = turn.reply.call.to_json()
+    return any(beginning.upto in text for beginning in ask.violating)
+
+
+def _as_good(retry: Turn, ask: Ask) -> bool:
+    """A person approves a complying call only with the arguments that say where or what: path, command, pattern."""
+    call = retry.reply.call
+    assert call is not None
+    keys = ("path", "cmd", "pat")
+    return [call.arguments.get(key) for key in keys] == [ask.right.arguments.get(key) for key in keys]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--habits", type=lambda text: text.split(","), help="names; default: all")
+    parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS), help=", ".join(ARMS))
+    parser.add_argument("--quick", action="store_true", help="four habits, no sft, no original")
+    parser.add_argument("--sequence", action=argparse.BooleanOptionalAction, help="four habits one after another")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of SDPOConfig, for ours")
+    parser.add_argument(
+        "--approved", type=int, default=0, help="approved turns of the session before the first correction"
+    )
+    parser.add_argument("--json", type=Path, default=Path(".corrections.json"))
+    parser.add_argument("--more", action="store_true", help="add to the results in the file")
+    parser.add_argument(
+        "--report", action="store_true", help="write docs/corrections.md and .png from the file, run nothing"
+    )
+    options = parser.parse_args()
+    known = {habit.name: habit for habit in HABITS}
+    names = options.habits or ([habit.name for habit in SEQUENCE] if options.quick else list(known))
+    if unknown := [*(set(names) - set(known)), *(set(options.arms) - set(ARMS))]:
+        parser.error(
+            f"unknown: {', '.join(unknown)}; there are the habits {', '.join(known)} and the arms {', '.join(ARMS)}"
+        )
+    if options.sequence is None:
+        options.sequence = not options.quick and options.habits is None
+    options.arms = [arm for arm in options.arms if not options.quick or arm in QUICK]
+    options.habits = [known[name] for name in names]
+    options.set = {name: _value(text) for name, _, text in (item.partition("=") for item in options.set)}
+    return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main() -> None:
+    options = _options()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    if not options.report:
+        asyncio.run(run(options))
+    else:
+        write_report(json.loads(options.json.read_text()), Path(__file__).parents[1] / "docs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""What a model proposes and how surely, before and after a correction: greedy calls, exact choices, drift.
+
+Knows nothing of training. Greedy proposals are exact and cheap: a draft is checked by one scoring, and decoding goes
+on from where the model departs from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from corrections_habits import Ask, Beginning, Habit
+
+from continualcode.protocols import Renderer, Sampler
+from continualcode.types import Conversation, Floats, Ints, Message, Reply, Sampling, Tokens, ToolCall
+
+MAX_TOKENS = 80
+CANDIDATES = 100
+"""Drift is measured over the first model's so many most likely tokens and one bucket for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of one model and one habit, means over the requests."""
+
+    probability: float
+    """of the complying choice, the tokens up to where the choice falls being given."""
+    against: float
+    """the same, out of complying and usual choices only."""
+    greedy: float
+    """share of held-out requests whose greedy call complies."""
+    kept: float | None = None
+    """share of unrelated requests answered with the same tool and main argument as before."""
+    drift: float | None = None
+    """KL(first model || this one) in nats per token of the first model's answers to the unrelated requests."""
+    calls: tuple[str, ...] = ()
+    """the greedy replies to the held-out requests."""
+    changed: tuple[str, ...] = ()
+    """unrelated requests answered otherwise than before, each with the reply."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Behaviour:
+    """What the first model answers to one unrelated request, and how surely."""
+
+    text: str
+    tokens: Tokens
+    reply: Reply
+    ids_TK: Ints
+    logprobs_TK: Floats
+
+
+class Examiner:
+    """Asks one renderer's models. `opening` is what a session begins with."""
+
+    def __init__(self, renderer: Renderer, opening: Conversation) -> None:
+        self.renderer, self.opening = renderer, opening
+        self._known: dict[tuple[str, str], Tokens] = {}
+
+    def prompt(self, text: str, opening: Conversation | None = None) -> Tokens:
+        return self.renderer.prompt((opening or self.opening).add(Message("user", text)))
+
+    async def greedy(self, sampler: Sampler, prompt: Tokens, drafts: Sequence[Tokens] = ()) -> Tokens:
+        """The greedy completion, as far as its first stop token."""
+        tokens: Tokens = ()
+        for draft in drafts:
+            if draft[: len(tokens)] != tokens or len(draft) <= len(tokens):
+                continue
+            ids_T1, _ = await sampler.top_logprobs(prompt, draft, 1)
+            best = tuple(int(token) for token in ids_T1[:, 0])
+            agreed = next((t for t, pair in enumerate(zip(best, draft, strict=True)) if len(set(pair)) > 1), len(draft))
+            tokens = best[: agreed + 1]
+            if tokens[-1] in self.renderer.stop:
+                return tokens
+        left = Sampling(max_tokens=max(1, MAX_TOKENS - len(tokens)), temperature=0.0, stop=self.renderer.stop)
+        (rest,) = await sampler.sample(prompt + tokens, left)
+        return tokens + rest.tokens
+
+    async def choice(self, sampler: Sampler, prompt: Tokens, ask: Ask) -> tuple[float, float]:
+        """Probability of the complying and of the usual beginnings, given the tokens up to the choice."""
+        given = self._begun(Beginning(ask.right, ask.choice))
+
+        async def mass(beginnings: Sequence[Beginning]) -> float:
+            ends = {self._begun(beginning) for beginning in beginnings}
+            assert all(end[: len(given)] == given for end in ends), ask
+            scored = [await sampler.logprobs(prompt + given, end[len(given) :]) for end in ends]
+            return float(sum(np.exp(logprobs_T.sum()) for logprobs_T in scored))
+
+        return await mass(ask.complying), await mass(ask.violating)
+
+    async def behaviour(self, sampler: Sampler, text: str) -> Behaviour:
+        prompt = self.prompt(text)
+        tokens = await self.greedy(sampler, prompt)
+        ids_TK, logprobs_TK = await sampler.top_logprobs(prompt, tokens, CANDIDATES)
+        return Behaviour(text, tokens, self.renderer.parse(tokens), ids_TK, logprobs_TK)
+
+    async def compared(
+        self, sampler: Sampler, before: Behaviour, opening: Conversation | None = None
+    ) -> tuple[float, Reply]:
+        """Summed drift in nats over the earlier answer's tokens, and the greedy reply now."""
+        prompt = self.prompt(before.text, opening)
+        now_TK = await sampler.candidate_logprobs(prompt, before.tokens, before.ids_TK)
+        p, q = _with_rest(before.logprobs_TK), _with_rest(now_TK)
+        drift = float((np.exp(p) * (p - q)).sum())
+        if (now_TK[:, 0] > np.log(0.5)).all():  # the first candidate is the token that was greedy before
+            return drift, before.reply
+        return drift, self.renderer.parse(await self.greedy(sampler, prompt, [before.tokens]))
+
+    def written(self, call: ToolCall) -> Tokens:
+        return self.renderer.completion(Message("assistant", "", calls=(call,)))
+
+    def _begun(self, beginning: Beginning) -> Tokens:
+        """The fewest tokens of the call that hold the beginning."""
+        key = beginning.call.to_json(), beginning.upto
+        if key not in self._known:
+            self._known[key] = self._cut(beginning)
+        return self._known[key]
+
+    def _cut(self, beginning: Beginning) -> Tokens:
+        tokens = self.written(beginning.call)
+        text = ""
+        for end, token in enumerate(tokens, 1):
+            text += self.renderer.decode(token)
+            if beginning.upto in text:
+                return tokens[:end]
+        raise ValueError(f"{beginning.upto!r} is not in {text!r}")
+
+
+async def measure(
+    examiner: Examiner,
+    sampler: Sampler,
+    habit: Habit,
+    unrelated: Sequence[Behaviour],
+    opening: Conversation | None = None,
+) -> Measured:
+    """The held-out requests of a habit and the unrelated ones, asked of this sampler."""
+    choices, replies = [], []
+    for ask in habit.held_out:
+        prompt = examiner.prompt(ask.text, opening)
+        choices.append(await examiner.choice(sampler, prompt, ask))
+        usual = [examiner.written(call) for call in (ask.right, *(begun.call for begun in ask.violating))]
+        replies.append(examiner.renderer.parse(await examiner.greedy(sampler, prompt, usual)))
+    pairs = [await examiner.compared(sampler, before, opening) for before in unrelated]
+    changed = [
+        f"{before.text!r}: {before.reply.raw!r} -> {reply.raw!r}"
+        for before, (_, reply) in zip(unrelated, pairs, strict=True)
+        if _main(before.reply) != _main(reply)
+    ]
+    good_N, bad_N = np.array(choices).T
+    return Measured(
+        probability=float(good_N.mean()),
+        against=float((good_N / (good_N + bad_N)).mean()),
+        greedy=float(np.mean([complies(habit, reply) for reply in replies])),
+        kept=1 - len(changed) / len(unrelated) if unrelated else None,
+        drift=sum(drift for drift, _ in pairs) / sum(len(b.tokens) for b in unrelated) if unrelated else None,
+        calls=tuple(_shown(reply) for reply in replies),
+        changed=tuple(changed),
+    )
+
+
+def complies(habit: Habit, reply: Reply) -> bool:
+    return reply.call is not None and habit.complies(reply.call)
+
+
+def _main(reply: Reply) -> tuple[str, str]:
+    """Tool and first argument; of an answer that it is one."""
+    if reply.call is None:
+        return "", ""
+    return reply.call.name, str(next(iter(reply.call.arguments.values()), ""))
+
+
+def _shown(reply: Reply) -> str:
+    return reply.call.to_json() if reply.call is not None else reply.raw
+
+
+def _with_rest(logprobs_TK: Floats) -> Floats:
+    rest_T1 = np.log(np.maximum(1 - np.exp(logprobs_TK).sum(axis=1, keepdims=True), 1e-7))
+    joined: Floats = np.concatenate([logprobs_TK, rest_T1], axis=1)
+    return joined

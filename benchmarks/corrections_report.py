@@ -1,0 +1,184 @@
+"""The table and the plot of benchmarks/corrections.py, from its JSON. Runs no model."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ARMS = {
+    "base": "before any correction",
+    "context": "correction in the context only",
+    "teacher": "the teacher: the reason in the request",
+    "original 0.0001": "the original's recipe, lr 1e-4",
+    "original 0.0003": "the original's recipe, lr 3e-4",
+    "sft 1": "SFT on the right call, 1 step",
+    "sft 2": "SFT, 2 steps",
+    "sft 4": "SFT, 4 steps",
+    "ours 1": "**ours, 1 correction**",
+    "ours 2": "ours, 2 corrections",
+    "ours 4": "ours, 4 corrections",
+}
+TARGETS = {"greedy": 0.8, "kept": 0.95, "seconds": 8.0}
+HELD = 0.7
+
+
+def write_report(results: Mapping[str, Any], folder: Path) -> None:
+    """corrections.md and corrections.png in the folder."""
+    habits = results["habits"]
+    parts = [_head(habits), _means(habits), _targets(results), _each(habits)]
+    if "sequence" in results:
+        parts.append(_sequence(results["sequence"]))
+    (folder / "corrections.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    _plot(habits, folder / "corrections.png")
+
+
+def _head(habits: Mapping[str, Any]) -> str:
+    return (
+        "# What one correction teaches: `python benchmarks/corrections.py`\n\n"
+        f"{len(habits)} habits of the embedded model (smollm2-135m with its cold start), each corrected from the same weights; 10 held-out\n"
+        "requests a habit and 24 unrelated ones, asked in a new conversation. *Comply*: share of greedy calls that obey the correction.\n"
+        "*P*: exact probability of the obeying choice at the point where the choice falls, the tokens before it given; *of both*: out of\n"
+        "obeying and usual choices. *Kept*: share of unrelated requests answered with the same tool and main argument. *KL*: nats per\n"
+        "token from the first model's answers to those. Seeded; single run. Nothing of this stands in the cold-start data.\n\n"
+        "![share of held-out proposals that comply, against unrelated behaviour kept](corrections.png)"
+    )
+
+
+def _means(habits: Mapping[str, Any]) -> str:
+    lines = [
+        "| mean over the habits | comply | P | of both | kept | KL | training, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, title in ARMS.items():
+        rows = _rows(habits, arm)
+        if rows:
+            lines.append(f"| {title} | " + " | ".join(_figures(rows)) + " |")
+    return "\n".join(lines)
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    mean = {
+        key: _mean([row["measured"][key] for row in rows])
+        for key in ("greedy", "probability", "against", "kept", "drift")
+    }
+    kept = "" if mean["kept"] is None else f"{mean['kept']:.0%}"
+    drift = "" if mean["drift"] is None else f"{mean['drift']:.4f}"
+    seconds = _mean([row["seconds"] for row in rows])
+    return [
+        f"{mean['greedy']:.0%}", f"{mean['probability']:.2f}", f"{mean['against']:.2f}", kept, drift, f"{seconds:.1f}" if seconds else "0",
+    ]  # fmt: skip
+
+
+def _targets(results: Mapping[str, Any]) -> str:
+    rows = _rows(results["habits"], "ours 1")
+    if not rows:
+        return ""
+    found = {
+        "greedy": _mean([row["measured"]["greedy"] for row in rows]),
+        "kept": _mean([row["measured"]["kept"] for row in rows]),
+        "seconds": _mean([row["seconds"] for row in rows]),
+    }
+    lines = [
+        f"- {_met(found['greedy'] >= TARGETS['greedy'])}: {found['greedy']:.0%} of held-out proposals comply (target {TARGETS['greedy']:.0%}); "
+        f"{sum(row['measured']['greedy'] >= TARGETS['greedy'] for row in rows)} of {len(rows)} habits reach it",
+        f"- {_met(found['kept'] >= TARGETS['kept'])}: {found['kept']:.0%} of unrelated behaviours kept (target {TARGETS['kept']:.0%})",
+        f"- {_met(found['seconds'] <= TARGETS['seconds'])}: {found['seconds']:.1f} s of training (target {TARGETS['seconds']:.0f}), "
+        f"{max(row['seconds'] for row in rows):.1f} at most",
+    ]
+    if "sequence" in results:
+        held = _held(results["sequence"])
+        lines.append(
+            f"- {_met(held >= HELD)}: after four habits {held:.0%} of the first still holds (target {HELD:.0%})"
+        )
+    return "One correction each, two cores:\n\n" + "\n".join(lines)
+
+
+def _met(holds: bool) -> str:
+    return "met" if holds else "**missed**"
+
+
+def _each(habits: Mapping[str, Any]) -> str:
+    arms = [arm for arm in ARMS if _rows(habits, arm)]
+    lines = [
+        "Comply and, behind it, P, habit by habit; the last column is how the one correction went.\n",
+        "| habit | reason given | " + " | ".join(arms) + " | kept | went |",
+        "|---|---|" + "---|" * len(arms) + "---|---|",
+    ]
+    for name, habit in habits.items():
+        cells = []
+        for arm in arms:
+            row = habit["arms"].get(arm)
+            cells.append(f"{row['measured']['greedy']:.0%} {row['measured']['probability']:.2f}" if row else "")
+        once = habit["arms"].get("ours 1")
+        kept, went = (f"{once['measured']['kept']:.0%}", once["note"]) if once else ("", "")
+        lines.append(f"| {name} ({habit['kind']}) | {habit['reason']} | " + " | ".join(cells) + f" | {kept} | {went} |")
+    return "\n".join(lines)
+
+
+def _sequence(found: Mapping[str, Any]) -> str:
+    lines = [
+        "Four habits, one correction each, one after another on the same weights:\n",
+        "| habit | comply at once | at the end | P at once | at the end |",
+        "|---|---|---|---|---|",
+    ]
+    for name in found["habits"]:
+        at_once, end = found["at once"][name], found["at the end"][name]
+        lines.append(
+            f"| {name} | {at_once['greedy']:.0%} | {end['greedy']:.0%} | {at_once['probability']:.2f} | {end['probability']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _held(found: Mapping[str, Any]) -> float:
+    """How much of the first habit still holds at the end; 0 when it was never learned."""
+    first = found["habits"][0]
+    learned = found["at once"][first]["greedy"]
+    return float(found["at the end"][first]["greedy"] / learned) if learned else 0.0
+
+
+def _rows(habits: Mapping[str, Any], arm: str) -> list[Mapping[str, Any]]:
+    return [habit["arms"][arm] for habit in habits.values() if arm in habit["arms"]]
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    return None if any(value is None for value in values) else statistics.fmean(values)
+
+
+def _plot(habits: Mapping[str, Any], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), dpi=120)
+    colours = {"base": "black", "context": "tab:gray", "original": "tab:red", "sft": "tab:orange", "ours": "tab:blue"}
+    for arm in ARMS:
+        rows = [row for row in _rows(habits, arm) if row["measured"]["kept"] is not None]
+        if not rows:
+            continue
+        colour = colours[arm.split()[0]]
+        comply = [row["measured"]["greedy"] for row in rows]
+        kept = [row["measured"]["kept"] for row in rows]
+        axes.scatter(comply, kept, s=12, color=colour, alpha=0.2, linewidths=0)
+        axes.scatter(statistics.fmean(comply), statistics.fmean(kept), s=60, color=colour)
+        axes.annotate(
+            arm,
+            (statistics.fmean(comply), statistics.fmean(kept)),
+            xytext=(5, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.axvline(TARGETS["greedy"], color="green", linewidth=0.8, linestyle=":")
+    axes.axhline(TARGETS["kept"], color="green", linewidth=0.8, linestyle=":")
+    axes.set(
+        xlabel="held-out proposals that comply",
+        ylabel="unrelated behaviours kept",
+        xlim=(-0.03, 1.06),
+        ylim=(-0.03, 1.06),
+    )
+    axes.set_title("Large: mean over the habits; small: one habit. Dotted: targets", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)

@@ -76,6 +76,9 @@ class _Complaints:
     def fine(self, found: Ran) -> bool:
         return found.code == 0
 
+    def tells(self, before: Ran) -> bool:
+        return True
+
     def blame(self, before: Ran, after: Ran) -> str | None:
         if not after.can_run:
             what = f"cannot be run:\n{tail(after.output)}" if after.code is not None else "exceeds the time limit"

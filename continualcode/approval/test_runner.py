@@ -42,7 +42,7 @@ class TestRunner:
     Args:
         workspace: the workspace itself, or its folder.
         time_limit: of one run, in seconds.
-        approve: approve what was tried and breaks nothing, instead of leaving it to the next gate.
+        approve: approve a tool that writes files when that breaks nothing, instead of leaving it to the next gate.
         also: ignored files and folders that the tests need.
         sandbox: what confines the tests and the calls tried; default: the best that is found, without network.
         on_trial: told what each trial cost; the newest is in `last`.
@@ -102,6 +102,7 @@ class _Tests:
             raise ConfigError("the test command is empty; give one such as 'pytest -q'")
         self._command = command
         self._ever_ran = False
+        self._reports = "pytest" in command or _UNITTEST.search(command) is not None
 
     def command(self, paths: Iterable[str]) -> str:
         return self._command
@@ -109,20 +110,28 @@ class _Tests:
     async def look(self, bench: Bench, command: str) -> _Outcome:
         outcome = await _run(bench, command, bench.folder())
         self._ever_ran |= outcome.usable
+        self._reports |= bool(outcome.passed)
         return outcome
 
     def fine(self, found: _Outcome) -> bool:
-        return found.ran.code == 0
+        """An exit code of 0 is not enough where tests should have been reported: a change can end them early."""
+        return found.ran.code == 0 and (bool(found.passed) or not self._reports)
+
+    def tells(self, before: _Outcome) -> bool:
+        if not (before.usable or self._ever_ran):
+            code, output = before.ran.code, before.ran.output
+            what = f"cannot be run:\n{tail(output)}" if code is not None else "takes longer than the time limit"
+            raise ConfigError(f"the test command `{self._command}` {what}")
+        return before.usable and (before.ran.code == 0 or bool(before.passed))
 
     def blame(self, before: _Outcome, after: _Outcome) -> str | None:
-        if not before.usable:
-            self._check_ever_ran(before.ran)
-            return None
         if after.ran.code is None:
             return "with this change the tests do not end within the time limit, as they did before"
         if after.failed:
             return _broken(before, after, after.failed)
-        if after.ran.code and (before.ran.code == 0 or (after.failed is None and before.passed)):
+        if before.passed and not after.passed:
+            return f"with this change `{self._command}` runs no test any more:\n{tail(after.ran.output)}"
+        if after.ran.code and before.ran.code == 0:
             return f"with this change `{self._command}` fails, as it did not before:\n{tail(after.ran.output)}"
         return None
 
@@ -136,13 +145,8 @@ class _Tests:
         if after.failed is None or again.failed is None:
             return again
         both = {test: text for test, text in again.failed.items() if test in after.failed}
-        return replace(after, ran=again.ran, failed=both)
-
-    def _check_ever_ran(self, ran: Ran) -> None:
-        if self._ever_ran:
-            return
-        what = f"cannot be run:\n{tail(ran.output)}" if ran.code is not None else "takes longer than the time limit"
-        raise ConfigError(f"the test command `{self._command}` {what}")
+        code = again.ran.code if not after.failed else int(bool(both))  # a part of the tests may miss a coverage
+        return replace(after, ran=replace(again.ran, code=code), passed=after.passed | again.passed, failed=both)
 
 
 async def _run(bench: Bench, command: str, folder: Path, *options: str) -> _Outcome:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -50,12 +50,14 @@ class Trial:
 
     reason: str | None
     """What the call breaks, or None."""
-    seconds: float
-    runs: int
+    seconds: float = 0.0
+    runs: int = 0
     """How often the command had to be run; 0: the results were known."""
+    blind: bool = False
+    """Without the call nothing passes either, so that nothing can be broken."""
 
     def __str__(self) -> str:
-        verdict = "breaks something" if self.reason is not None else "breaks nothing"
+        verdict = "cannot tell" if self.blind else "breaks nothing" if self.reason is None else "breaks something"
         return f"{verdict}; {self.seconds:.1f} s, {self.runs} {'run' if self.runs == 1 else 'runs'} of the command"
 
 
@@ -135,8 +137,12 @@ class Check(Protocol[Found]):
         """Whether there is no complaint at all, so that what was before need not be known."""
         ...
 
+    def tells(self, before: Found) -> bool:
+        """Whether it says anything that could be worse now. Raises ConfigError when the command has never run."""
+        ...
+
     def blame(self, before: Found, after: Found) -> str | None:
-        """What is wrong now that was not before. Raises ConfigError when the command can tell nothing."""
+        """What is wrong now that was not before."""
         ...
 
     async def confirm(self, bench: Bench, command: str, after: Found) -> Found:
@@ -166,7 +172,7 @@ class Trials(Generic[Found]):
             return None
         if trial.reason is not None:
             return Deny(trial.reason)
-        return Approve() if self._approve else None
+        return Approve() if self._approve and call.name != "bash" and not trial.blind else None
 
     async def critique(self) -> str | None:
         """What a critic that holds this answers."""
@@ -174,7 +180,7 @@ class Trials(Generic[Found]):
         return trial.reason if trial is not None else None
 
     async def _before_call(self, call: ToolCall) -> Trial | None:
-        """Makes the call in the copy; None when it cannot be made there, fails, or changes no file."""
+        """Makes the call in the copy; None when it cannot be made there, fails, or changes nothing of interest."""
         async with self._turn:
             started, runs = self._start()
             self._before = None
@@ -187,12 +193,13 @@ class Trials(Generic[Found]):
             after = await asyncio.to_thread(self._copy.of_copy)
             if after.digest == before.digest:
                 return None
-            reason = await self._compare(before, after)
+            found = await self._compare(before, after)
             await asyncio.to_thread(self._copy.put, before)
-            return self._told(reason, started, runs)
+            return self._told(found, started, runs)
 
     async def _after_call(self) -> Trial | None:
-        """Compares the workspace with what it was before the call, or after the last one; None when no file changed."""
+        """Compares the workspace with what it was before the call, or after the last one; None when nothing
+        of interest has changed."""
         async with self._turn:
             started, runs = self._start()
             before, after = self._before, await asyncio.to_thread(self._copy.of_source)
@@ -200,9 +207,9 @@ class Trials(Generic[Found]):
             await asyncio.to_thread(self._copy.put, after)
             if before is None or after.digest == before.digest:
                 return None
-            reason = await self._compare(before, after)
+            found = await self._compare(before, after)
             await asyncio.to_thread(self._copy.put, after, forget=True)
-            return self._told(reason, started, runs)
+            return self._told(found, started, runs)
 
     async def _made(self, call: ToolCall) -> bool:
         """By the very tools that will run it, on the copy. A path given in full is meant in the workspace."""
@@ -216,21 +223,25 @@ class Trials(Generic[Found]):
             workspace.note_seen(path, workspace.read(path))
         return (await tools.call(ToolCall(call.name, arguments))).ok
 
-    async def _compare(self, before: Tree, after: Tree) -> str | None:
-        """What is worse in `after`, which the copy holds, than in `before`; only what repeats counts."""
+    async def _compare(self, before: Tree, after: Tree) -> Trial | None:
+        """What is worse in `after`, which the copy holds, than in `before`; only what repeats counts. Without cost."""
         changed = before.changed(after)
         then, now = (self._check.command([path for path in changed if path in tree.files]) for tree in (before, after))
+        if not now:
+            return None
         known = (after.digest, now) in self._results
         found = await self._result(after, now)
         if self._check.fine(found):
-            return None
+            return Trial(None)
         earlier = await self._result(before, then)
+        if not self._check.tells(earlier):
+            return Trial(None, blind=True)
         reason = self._check.blame(earlier, found)
         if reason is None or known:
-            return reason
+            return Trial(reason)
         await asyncio.to_thread(self._copy.put, after)
         found = self._results[after.digest, now] = await self._check.confirm(self._bench, now, found)
-        return self._check.blame(earlier, found)
+        return Trial(self._check.blame(earlier, found))
 
     async def _result(self, tree: Tree, command: str) -> Found:
         key = (tree.digest, command)
@@ -245,10 +256,12 @@ class Trials(Generic[Found]):
         self._bench.clear()
         return time.perf_counter(), self._bench.runs
 
-    def _told(self, reason: str | None, started: float, runs: int) -> Trial:
-        self.last = Trial(reason, time.perf_counter() - started, self._bench.runs - runs)
-        self._on_trial(self.last)
-        return self.last
+    def _told(self, found: Trial | None, started: float, runs: int) -> Trial | None:
+        if found is not None:
+            seconds = time.perf_counter() - started
+            self.last = found = replace(found, seconds=seconds, runs=self._bench.runs - runs)
+            self._on_trial(found)
+        return found
 
 
 def tryable(workspace: Workspace, sandbox: Sandbox) -> list[Tool]:

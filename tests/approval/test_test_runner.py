@@ -122,8 +122,24 @@ async def test_a_file_that_cannot_be_loaded_any_more_breaks_its_tests(project):
 
 async def test_a_conftest_that_stops_pytest_itself_is_blamed(project):
     found = await TestRunner(project, PYTEST).review(None, write("conftest.py", "import nothing_of_the_kind\n"))
-    assert "fails, as it did not before" in found.reason
+    assert "runs no test any more:\nImportError while loading conftest" in found.reason
     assert found.reason.endswith("No module named 'nothing_of_the_kind'")
+
+
+async def test_a_change_that_ends_the_tests_early_does_not_pass_for_good(project):
+    runner = TestRunner(project, PYTEST)
+    found = await runner.review(None, write("conftest.py", "import os\n\nos._exit(0)\n"))
+    assert f"`{PYTEST}` runs no test any more" in found.reason
+    found = await runner.review(None, write("pytest.ini", "[pytest]\naddopts = -k nothing\n"))
+    assert f"`{PYTEST}` runs no test any more" in found.reason
+
+
+async def test_where_nothing_passes_it_says_that_it_cannot_tell(project):
+    (project / "test_calc.py").write_text("def test_to_be():\n    import not_written_yet\n")
+    runner = TestRunner(project, PYTEST, approve=True)
+    assert await runner.review(None, edit("a - b")) is None
+    assert runner.last.blind
+    assert str(runner.last).startswith("cannot tell; ")
 
 
 async def test_a_test_that_fails_now_and_then_is_not_blamed(project):
@@ -211,6 +227,7 @@ async def test_any_command_is_judged_by_its_exit_code(project):
     assert found.reason.splitlines()[1:] == ["0", "no + left after 0.12 s"]
     (project / "calc.py").write_text("def add(a, b):\n    return a * b\n")
     assert await runner.review(None, edit("a - b", old="a * b")) is None
+    assert runner.last.blind
 
 
 async def test_many_broken_tests_are_counted_and_a_few_shown(project):

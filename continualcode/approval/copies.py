@@ -59,16 +59,15 @@ class Tree:
 
 
 class Copy:
-    """The copy of `source` in `root`. It is made by the first `put`, in a new folder below `folder`, and removed at exit.
+    """The copy of `source` in `root`, made by the first `put` and removed with this.
 
-    Args:
-        also: ignored files and folders that are copied as well.
-        folder: on the file system of `source` the copy can be copy-on-write; default: that for temporary files.
+    It lies in the folder for temporary files; copy-on-write takes a TMPDIR on the file system of `source`. `also` are
+    ignored files and folders that are copied as well.
     """
 
-    def __init__(self, source: Path, *, also: Iterable[str] = (), folder: Path | None = None) -> None:
+    def __init__(self, source: Path, *, also: Iterable[str] = ()) -> None:
         self.source, self._also = source, tuple(also)
-        self.around = Path(tempfile.mkdtemp(prefix="continualcode-trial-", dir=folder)).resolve()
+        self.around = Path(tempfile.mkdtemp(prefix="continualcode-trial-")).resolve()
         self.root = self.around / "work"
         self.root.mkdir()
         weakref.finalize(self, shutil.rmtree, self.around, ignore_errors=True)
@@ -113,28 +112,25 @@ class Copy:
 
     def _keep(self, path: str, wanted: File | None) -> bool:
         """Whether the file there is the one wanted; what is not is removed, and remembered unless a program wrote it."""
-        target, known = self.root / path, self._mine.get(path)
-        as_known = known is not None and known[0] == _stamp(target.lstat())
-        if known is not None and as_known:
+        target, known = os.path.join(self.root, path), self._mine.get(path)
+        if known is not None and known[0] == _stamp(os.lstat(target)):
             if known[1] == wanted:
                 return True
-            self._remember(target)
-        target.unlink()
+            self._remember(Path(target))
+        os.unlink(target)
         return False
 
     def _write(self, path: str, file: File) -> None:
         target, known = self.root / path, self._bytes.get(file.digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         if stat.S_ISLNK(file.mode):
-            target.symlink_to(
-                self._inward(os.fsdecode(known) if known is not None else os.readlink(self.source / path))
-            )
+            target.symlink_to(self._inward(os.fsdecode(known or _content(self.source / path))))
         else:
             if known is not None:
                 target.write_bytes(known)
             else:
                 _clone(self.source / path, target)
-            target.chmod(stat.S_IMODE(file.mode) | stat.S_IRUSR | stat.S_IWUSR)
+            target.chmod(stat.S_IMODE(file.mode))
             os.utime(target, (self._tick, self._tick))
         self._mine[path] = (_stamp(target.lstat()), file)
 
@@ -230,7 +226,10 @@ def _walk(folder: Path, ignores: Ignores | None) -> Iterator[str]:
 
 def _prune(root: Path, files: Iterable[str]) -> None:
     """Removes the folders that none of these files is in, with the caches in them."""
-    needed = {str(parent) for path in files for parent in Path(path).parents}
+    needed: set[str] = set()
+    for path in files:
+        while (path := os.path.dirname(path)) and path not in needed:
+            needed.add(path)
     for at, folders, _ in os.walk(root):
         for name in tuple(folders):
             inner = os.path.join(at, name)

@@ -1,4 +1,6 @@
 import os
+import random
+import shutil
 import subprocess
 
 import pytest
@@ -143,6 +145,43 @@ def test_a_link_left_in_place_of_a_folder_does_not_lead_a_write_out(source):
     assert found(source / "build") == {"out"}
     assert (copy.root / "src" / "a.py").read_text() == "a"
     assert not (copy.root / "__pycache__").exists()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_program_does_in_the_copy_is_undone_and_done_again(source, seed):
+    chance, before = random.Random(seed), {path: (source / path).read_bytes() for path in found(source)}
+    copy = copied(source)
+    trees = [copy.of_source()]
+    for _ in range(6):
+        havoc(copy.root, chance, outside=source)
+        trees.append(copy.of_copy())
+        for tree in chance.sample(trees, k=2):
+            copy.put(tree)
+            assert copy.of_copy() == tree
+            assert {path for path in found(copy.root) if "__pycache__" not in path} == set(tree.files)
+    assert {path: (source / path).read_bytes() for path in found(source)} == before
+
+
+def havoc(root, chance, outside):
+    """Writes, removes, links and makes folders, at random."""
+    for _ in range(8):
+        name = root / chance.choice(["src", "src/a.py", "src/deep", "src/deep/b.py", "new", "new/x", "__pycache__/y"])
+        if os.path.realpath(name.parent) != str(name.parent):  # through a link a program would write outside by itself
+            continue
+        try:
+            match chance.randrange(5):
+                case 0 if not name.is_symlink():
+                    name.write_text(chance.choice("abc"))
+                case 1:
+                    shutil.rmtree(name) if name.is_dir() and not name.is_symlink() else name.unlink()
+                case 2:
+                    name.symlink_to(chance.choice([outside / "src", outside / "src" / "a.py", root / "src"]))
+                case 3:
+                    name.mkdir()
+                case 4 if name.is_file() and not name.is_symlink():
+                    name.chmod(chance.choice([0o600, 0o755, 0o400]))
+        except OSError:  # not now
+            continue
 
 
 def test_it_is_gone_when_nobody_needs_it(source):

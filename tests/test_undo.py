@@ -1,12 +1,19 @@
 """Undo of an agent's calls: files and conversation together, and what interrupts it."""
 
 import asyncio
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, pairwise
 
 import pytest
 
 from continualcode.agent import Agent
+from continualcode.assembly import build
+from continualcode.config import Config
 from continualcode.errors import WorkspaceError
 from continualcode.events import ToolReturned
+from continualcode.plugins import load_plugins
 from continualcode.policy import Policy
 from continualcode.testing import BytesRenderer, RecordingLearner, ScriptedBackend, ScriptedGate
 from continualcode.tools import ToolRegistry, Workspace, standard_tools
@@ -156,3 +163,96 @@ async def test_without_room_for_a_snapshot_the_call_does_not_run_and_the_model_h
 async def test_an_agent_without_snapshots_has_nothing_to_take_back(root):
     agent = Agent(Policy(ScriptedBackend(), BytesRenderer()), ToolRegistry())
     assert (await agent.undo(), await agent.redo()) == (None, None)
+
+
+STORY = (
+    ("write", {"path": "DENIED", "content": "x"}),
+    ("write", {"path": "new/a.py", "content": "x = 1\n"}),
+    ("bash", {"cmd": "touch DENIED"}),
+    ("edit", {"path": "new/a.py", "old": "1", "new": "2"}),
+    ("bash", {"cmd": "touch one; touch two"}),
+    "done",
+)
+
+
+class Judge:
+    async def review(self, turn, call):
+        await asyncio.sleep(0)
+        return Deny("not that") if "DENIED" in call.to_json() else Approve()
+
+
+@types.coroutine
+def faulted(coroutine, at, fault):
+    """Awaits the coroutine until the fault comes at its at-th suspension; whether there is so late a one."""
+    thrown = None
+    for number in count():
+        try:
+            waited = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+        except StopIteration:
+            return number > at
+        except RuntimeError:
+            return True
+        if number == at and fault == "cancel":
+            asyncio.current_task().cancel()
+        try:
+            thrown = yield waited
+        except BaseException as error:
+            thrown = error
+        if number == at and fault == "error":
+            thrown = RuntimeError("a fault, where the result should have come")
+
+
+@pytest.mark.parametrize("fault", ["cancel", "error"])
+async def test_a_fault_at_any_await_leaves_files_between_two_calls_and_a_conversation_that_goes_on(tmp_path, fault):
+    loop = asyncio.get_running_loop()
+    for at in count():
+        root = tmp_path / str(at) / "work"
+        root.mkdir(parents=True)
+        workspace, backend, learner = Workspace(root), ScriptedBackend(STORY), RecordingLearner()
+        snapshots = Snapshots(workspace, tmp_path / str(at) / "state")
+        tools = ToolRegistry(standard_tools(workspace))
+        agent = Agent(Policy(backend, BytesRenderer()), tools, [Judge()], learner=learner, snapshots=snapshots)
+        loop.set_default_executor(threads := ThreadPoolExecutor())
+        try:
+            reached = await asyncio.create_task(faulted(run(agent, "go"), at, fault))
+        except asyncio.CancelledError:
+            reached = True
+        threads.shutdown()
+        loop.set_default_executor(ThreadPoolExecutor())
+        if not reached:
+            assert files(root) == {"new/a.py": "x = 2\n", "one": "", "two": ""}
+            break
+        interrupted = snapshots.history()[-1:]
+        if interrupted and interrupted[0].interrupted and interrupted[0].call.startswith("bash"):
+            await agent.undo()
+        left = files(root)
+        assert left.pop("new/a.py", None) in (None, "x = 1\n", "x = 2\n")
+        assert left in ({}, {"one": "", "two": ""})
+        for before, after in pairwise(agent.conversation.messages):
+            assert (after.role == "tool") == bool(before.calls)
+        backend.script = ["still here"]
+        assert (await run(agent, "are you there?"))[-1].detail == "still here"
+        while await agent.undo():
+            pass
+        assert files(root) == {}
+    assert at > 15
+
+
+async def test_a_session_says_at_its_start_what_an_earlier_one_did_not_live_to_finish(isolated, scripted_plugin):
+    config = Config(backend="scripted", renderer="bytes", workspace=isolated / "work", state_dir=isolated / "state")
+    dying = (
+        "import os, pathlib, sys\n"
+        "from continualcode.tools.snapshots import Snapshots, ToolCall, Workspace\n"
+        "root, state = map(pathlib.Path, sys.argv[1:])\n"
+        "Snapshots(Workspace(root), state).begin(ToolCall('bash', {'cmd': 'make it'}))\n"
+        "(root / 'a').write_text('half')\n"
+        "os._exit(0)\n"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", dying, config.workspace, config.state_dir)
+    assert await child.wait() == 0
+    manager = load_plugins(scripted_plugin(ScriptedBackend([])), entry_points=False)
+    async with await build(config, manager) as assembly:
+        (note,) = [note for note in assembly.notes if "earlier session" in note]
+        assert note.endswith("in the middle of bash make it; undo takes back what it did: removed a")
+        await assembly.agent.undo()
+    assert files(config.workspace) == {}

@@ -4,7 +4,7 @@ Knows nothing of conversations. All of it lies in one folder outside of the work
 
     contents/         what files held, by digest      index.json   the newest snapshot, so that little is read again
     TIME.open         the snapshot before a call that has not ended, locked by its process
-    TIME.done         what a call changed             TIME.undone  the same, taken back
+    TIME.done         what a call changed             TIME.undone  the same, taken back (TIME.to-undone: in the middle of it)
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import secrets
+import stat
 import threading
 import time
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from continualcode.errors import WorkspaceError
@@ -28,7 +28,7 @@ from continualcode.types import Json, ToolCall
 
 KEPT = 100
 """So many calls can be taken back."""
-_TEMPORARY = re.compile(r"(?:.*/)?\.continualcode-[0-9a-f]{16}\.tmp")
+_TEMPORARY = ".continualcode-*.tmp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,9 @@ class Snapshots:
         self.folder = self._state_dir / "undo" / blake2b(os.fsencode(self._root), digest_size=8).hexdigest()
         self._store, self._lock = Store(self.folder / "contents"), threading.RLock()
         self._open: _Open | None = None
+        for to in ("done", "undone"):
+            for path in self._files(f"to-{to}"):
+                self._go_on(path, to)
         index = self.folder / "index.json"
         self._newest = _tree_of(_read(index)) if index.exists() else Tree({})
         self.recovered = tuple(change for path in self._files("open") if (change := self._recover(path)) is not None)
@@ -117,11 +120,17 @@ class Snapshots:
             return self._turn(undone[0], "done") if undone else None
 
     def _turn(self, path: Path, to: str) -> Change:
+        """Says what it is about to do first, so that it is done whole even if the process dies meanwhile."""
         change = _change_of(path)
         pairs = change.changes if to == "undone" else {name: pair[::-1] for name, pair in change.changes.items()}
         try:
-            put_back(self._root, pairs, self._store)
-            path.rename(path.with_suffix(f".{to}"))
+            moving = path.rename(path.with_suffix(f".to-{to}"))
+            try:
+                put_back(self._root, pairs, self._store)
+            except (WorkspaceError, OSError):
+                moving.rename(path)
+                raise
+            moving.rename(path.with_suffix(f".{to}"))
         except OSError as error:
             raise WorkspaceError(f"{change.call} could not be taken back as a whole: {error}") from error
         return replace(change, changes=pairs)
@@ -157,10 +166,20 @@ class Snapshots:
         opened = _Open.left(path)
         if opened is None:
             return None
-        for name in self._take().entries.keys() - opened.tree.entries.keys():
-            if _TEMPORARY.fullmatch(name):
-                (self._root / name).unlink()
+        begun = opened.tree.changes_to(self._take())
+        if all(before is None and _is_scaffold(name, after) for name, (before, after) in begun.items()):
+            put_back(self._root, begun, self._store)
         return self._close(opened, interrupted=True)
+
+    def _go_on(self, path: Path, to: str) -> None:
+        """Completes an undo or redo that a process did not live to complete."""
+        for name in _change_of(path).changes:
+            for beside in (self._root / name).parent.glob(_TEMPORARY):
+                beside.unlink()
+        try:
+            self._turn(path, to)
+        except WorkspaceError:  # said when it is tried again
+            path.rename(path.with_suffix(".done" if to == "undone" else ".undone"))
 
     def _forget(self) -> None:
         """Removes the oldest changes, and the contents that nothing needs any more."""
@@ -214,6 +233,11 @@ class _Open:
         os.close(self.descriptor)
 
 
+def _is_scaffold(name: str, entry: Entry | None) -> bool:
+    """What a write makes on its way to a new file, and is not that file."""
+    return entry is not None and (stat.S_ISDIR(entry.mode) or PurePath(name).match(_TEMPORARY))
+
+
 def _shown(call: ToolCall) -> str:
     about = " ".join(str(call.arguments.get("path") or call.arguments.get("cmd") or "").split())
     return f"{call.name} {about if len(about) <= 80 else about[:77] + '...'}".rstrip()
@@ -222,7 +246,10 @@ def _shown(call: ToolCall) -> str:
 def _written(folder: Path, value: Json) -> Path:
     """A new file with this in it, to be renamed when it is whole."""
     path = folder / f"{secrets.token_hex(8)}.new"
-    path.write_text(json.dumps(value))  # ASCII: names that are no Unicode survive
+    with open(path, "w") as file:
+        json.dump(value, file)  # ASCII: names that are no Unicode survive
+        file.flush()
+        os.fsync(file.fileno())
     return path
 
 

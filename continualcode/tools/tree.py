@@ -81,7 +81,11 @@ class Store:
         return digest
 
     def get(self, digest: str) -> bytes:
-        return self._path(digest).read_bytes()
+        """Raises OSError for a content that is missing or damaged."""
+        data = self._path(digest).read_bytes()
+        if _digest(data) != digest:
+            raise OSError(f"{self._path(digest)} is damaged")
+        return data
 
     def keep(self, digests: set[str]) -> None:
         """Removes all others."""
@@ -116,10 +120,10 @@ def take(root: Path, known: Entries, store: Store, *, without: Path) -> Tree:
 def put_back(root: Path, changes: Changes, store: Store) -> None:
     """Makes every path what its pair says it was before.
 
-    Raises WorkspaceError, and has touched nothing, when one is neither that nor what the pair says it is after.
+    Raises WorkspaceError, and has touched nothing, when there is something else than what the pair says.
     """
-    now = {path: _look(root / path) for path in changes}
-    if strange := [path for path, pair in changes.items() if now[path] not in pair]:
+    now = {path: _look(root, path) for path in changes}
+    if strange := [path for path, pair in changes.items() if now[path] not in (None, *pair)]:
         raise WorkspaceError(f"{', '.join(strange[:5])} has changed since; nothing was taken back")
     todo = {path: before for path, (before, _) in changes.items() if now[path] != before}
     for path in reversed(todo):
@@ -128,7 +132,7 @@ def put_back(root: Path, changes: Changes, store: Store) -> None:
             _remove(root / path, present)
     for path, before in todo.items():
         if before is not None:
-            _place(root / path, before, store)
+            _place(root, path, before, store)
     for path, before in reversed(todo.items()):  # last, because nothing can be put into a read-only folder
         if before is not None and stat.S_ISDIR(before.mode):
             (root / path).chmod(stat.S_IMODE(before.mode))
@@ -193,14 +197,12 @@ def _bare(path: str | Path, info: os.stat_result) -> Entry:
     return Entry(info.st_mode, os.readlink(path) if stat.S_ISLNK(info.st_mode) else "")
 
 
-def _look(path: Path) -> Entry | None:
+def _look(root: Path, name: str) -> Entry | None:
     """What is there now; nothing, where the way to it leads through a symlink."""
-    try:
-        info = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    path = root / name
+    if _is_detour(root, name) or not os.path.lexists(path):
         return None
-    if _is_detour(path):
-        return None
+    info = path.lstat()
     return Entry(info.st_mode, _digest(path.read_bytes())) if stat.S_ISREG(info.st_mode) else _bare(path, info)
 
 
@@ -212,9 +214,10 @@ def _remove(path: Path, present: Entry) -> None:
         path.rmdir()
 
 
-def _place(path: Path, wanted: Entry, store: Store) -> None:
-    if _is_detour(path):
-        raise WorkspaceError(f"the way to {path} leads through a symlink now; it was not taken back")
+def _place(root: Path, name: str, wanted: Entry, store: Store) -> None:
+    if _is_detour(root, name):
+        raise WorkspaceError(f"the way to {name} leads through a symlink now; it was not taken back")
+    path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if stat.S_ISDIR(wanted.mode):
         path.mkdir(exist_ok=True)
@@ -232,8 +235,8 @@ def _place(path: Path, wanted: Entry, store: Store) -> None:
         raise
 
 
-def _is_detour(path: Path) -> bool:
-    return os.path.realpath(path.parent) != str(path.parent)
+def _is_detour(root: Path, name: str) -> bool:
+    return any((root / folder).is_symlink() for folder in PurePosixPath(name).parents[:-1])
 
 
 def _digest(data: bytes) -> str:

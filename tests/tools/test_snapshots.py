@@ -2,6 +2,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -174,21 +175,31 @@ def test_what_an_interrupted_call_had_done_is_taken_back_as_far_as_it_came(root,
     assert os.listdir(root) == []
 
 
-def test_a_call_whose_process_died_is_recovered_by_the_next_and_a_living_one_is_left_alone(root, workspace, tmp_path):
+@pytest.fixture
+def die(root: Path, workspace: Workspace, tmp_path: Path):
+    """A process that begins a call, does the command in its place, and is gone."""
+
+    def run(cmd: str) -> None:
+        dying = (
+            "import os, pathlib, subprocess, sys\n"
+            "from continualcode.tools.snapshots import Snapshots, ToolCall, Workspace\n"
+            "Snapshots(Workspace('.'), pathlib.Path(sys.argv[1])).begin(ToolCall('bash', {'cmd': 'make it'}))\n"
+            "subprocess.run(['bash', '-c', sys.argv[2]], check=True)\n"
+            "os._exit(0)\n"
+        )
+        subprocess.run([sys.executable, "-c", dying, tmp_path / "state", cmd], cwd=root, check=True)
+
+    return run
+
+
+def test_a_call_whose_process_died_is_recovered_by_the_next_and_a_living_one_is_left_alone(
+    root, workspace, tmp_path, die
+):
     (root / "a").write_text("1")
-    leftover = f".continualcode-{'0' * 16}.tmp"
-    if (child := os.fork()) == 0:
-        try:
-            Snapshots(workspace, tmp_path / "state").begin(BASH)
-            (root / "a").write_text("2")
-            (root / leftover).write_text("half a file")
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    die("echo 2 > a")
     first = Snapshots(workspace, tmp_path / "state")
     (change,) = first.recovered
-    assert (change.call, change.said, change.interrupted) == ("bash make it so", "restored a", True)
-    assert os.listdir(root) == ["a"]
+    assert (change.call, change.said, change.interrupted) == ("bash make it", "restored a", True)
     first.begin(BASH)
     (root / "b").write_text("3")
     assert Snapshots(workspace, tmp_path / "state").recovered == ()
@@ -196,6 +207,54 @@ def test_a_call_whose_process_died_is_recovered_by_the_next_and_a_living_one_is_
     first.undo()
     first.undo()
     assert everything(root) == {"a": (stat.S_IFREG | 0o644, b"1")}
+
+
+def test_what_a_write_had_only_begun_when_its_process_died_is_cleared_away(root, workspace, tmp_path, die):
+    (root / "a").write_text("1")
+    before = everything(root)
+    die(f"mkdir -p new/deep; echo hal > new/deep/.continualcode-{'0' * 16}.tmp")
+    assert Snapshots(workspace, tmp_path / "state").recovered == ()
+    assert everything(root) == before
+
+
+@pytest.mark.parametrize("half", ["rm b", "rm b; echo 1 > a", f"echo hal > .continualcode-{'0' * 16}.tmp"])
+def test_an_undo_that_the_process_did_not_live_to_complete_is_completed(
+    root, workspace, tmp_path, run, snapshots, half
+):
+    (root / "a").write_text("1\n")
+    before = everything(root)
+    run("echo 2 > a; echo 2 > b; rm -f c")
+    after = everything(root)
+    (done,) = snapshots.folder.glob("*.done")
+    done.rename(done.with_suffix(".to-undone"))
+    subprocess.run(["bash", "-c", half], cwd=root, check=True)
+    later = Snapshots(workspace, tmp_path / "state")
+    assert everything(root) == before
+    later.redo()
+    assert everything(root) == after
+
+
+def test_an_undo_that_cannot_be_completed_any_more_can_be_tried_again(root, workspace, tmp_path, run, snapshots):
+    run("echo 2 > a")
+    (done,) = snapshots.folder.glob("*.done")
+    done.rename(done.with_suffix(".to-undone"))
+    (root / "a").write_text("by hand")
+    later = Snapshots(workspace, tmp_path / "state")
+    with pytest.raises(WorkspaceError, match="a has changed since"):
+        later.undo()
+    (root / "a").write_text("2\n")
+    later.undo()
+    assert os.listdir(root) == []
+
+
+def test_a_damaged_content_is_never_put_in_place_of_a_file(root, snapshots, run):
+    (root / "a").write_text("1\n")
+    run("echo 2 > a")
+    for content in (snapshots.folder / "contents").glob("*/*"):
+        content.write_bytes(b"")
+    with pytest.raises(WorkspaceError, match="is damaged"):
+        snapshots.undo()
+    assert (root / "a").read_text() == "2\n"
 
 
 def test_small_ignored_files_and_folders_are_covered_large_ones_are_named(root, snapshots, run):

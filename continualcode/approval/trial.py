@@ -116,7 +116,8 @@ class Bench:
         """A program named by a path into the workspace that is not in the copy, as in `.venv/bin/pytest`, is still run."""
         program, space, rest = command.partition(" ")
         own, real = self._copy.root / program, self._copy.source / program
-        return f"{shlex.quote(str(real))}{space}{rest}" if not own.exists() and real.is_file() else command
+        absent = "/" in program and not own.exists() and real.is_file()
+        return f"{shlex.quote(str(real))}{space}{rest}" if absent else command
 
 
 Found = TypeVar("Found")

@@ -230,6 +230,18 @@ async def test_any_command_is_judged_by_its_exit_code(project):
     assert runner.last.blind
 
 
+async def test_a_program_in_an_ignored_folder_is_found_and_one_on_the_path_is_not_mistaken(project):
+    (project / ".gitignore").write_text(".venv/\ngrep\n")
+    for name, line in ((".venv/bin/check", "grep -q + calc.py"), ("grep", "exit 1")):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(f"#!/bin/sh\n{line}\n")
+        (project / name).chmod(0o755)
+    for command in (".venv/bin/check", "grep -q + calc.py"):
+        runner = TestRunner(project, command, sandbox=find_sandbox("off"))
+        assert await runner.review(None, edit("b + a")) is None
+        assert isinstance(await runner.review(None, edit("a - b")), Deny)
+
+
 async def test_many_broken_tests_are_counted_and_a_few_shown(project):
     (project / "test_calc.py").write_text(
         "import pytest\nfrom calc import add\n\n@pytest.mark.parametrize('n', range(9))\ndef test_n(n):\n"

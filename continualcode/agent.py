@@ -22,7 +22,7 @@ from continualcode.events import (
     Thinking,
     ToolReturned,
 )
-from continualcode.protocols import ApprovalGate, Critic, Learner, Proposer
+from continualcode.protocols import ApprovalGate, Critic, Learner, Proposer, Rehearser
 from continualcode.tools import READ_ONLY, ToolRegistry
 from continualcode.tools.snapshots import Change, Snapshots
 from continualcode.types import (
@@ -55,6 +55,8 @@ class Agent:
             print(event)
 
     Gates are asked in order until one has a verdict; when none has, the call is denied and nothing is learned.
+    A denial is learned at once. When a retry is then approved (or edited) and works, the denied turns before it are
+    learned again together with it: what was right is distilled into the context of what was wrong.
     The conversation changes only in whole steps, so closing the iterator or cancelling it at any point leaves a
     conversation that can go on; lessons that could not be learned wait in `pending` for the next denial.
     With `snapshots`, one is taken before every call that may change files, and `undo` takes such a call back.
@@ -79,6 +81,9 @@ class Agent:
         self.conversation = Conversation(self._opening, tools.specs)
         self.snapshots, self._conversations = snapshots, dict[str, Conversation]()
         self.pending: tuple[Lesson, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        """What the user said by the way; shown to the teacher with every correction from then on."""
+        self._open: list[_Open] = []
         self.reports: list[TrainReport] = []
         self._step: asyncio.Task[TrainReport | None] | None = None
 
@@ -92,6 +97,7 @@ class Agent:
 
     async def _run(self, text: str) -> AsyncGenerator[Event, None]:
         await self.settle()
+        self._open.clear()
         self._say(Message("user", text))
         yield Asked(text)
         malformed = 0
@@ -117,13 +123,20 @@ class Agent:
                 yield event
         yield Stopped("turn_limit", f"{self.limits.turns} proposals without an answer")
 
-    def note(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Tells the model something without asking for anything; it is read with the next request."""
         self._say(Message("user", text))
 
+    def note(self, text: str) -> None:
+        """Keeps a remark ("this project uses Poetry") for the corrections to come, whose teacher is shown it. The model
+        itself is not told, so that it has something to learn."""
+        if text := text.strip():
+            self.notes += (text,)
+
     def clear(self) -> None:
-        """Begins a new conversation. What was learned stays, and so do lessons still pending."""
-        self.conversation = Conversation(self._opening, self.tools.specs)
+        """Begins a new conversation, without notes. What was learned stays, and so do lessons still pending."""
+        self.conversation, self.notes = Conversation(self._opening, self.tools.specs), ()
+        self._open.clear()
         self._conversations.clear()
 
     async def undo(self) -> Change | None:
@@ -146,7 +159,7 @@ class Agent:
 
     async def _act(self, turn: Turn, call: ToolCall) -> AsyncIterator[Event]:
         decision = await self._review(turn, call, self.gates) or _Decision(
-            call, Deny("no gate approved it", teach=False)
+            call, Deny("no gate approved it", teach=False), len(self.gates)
         )
         call, verdict = decision.call, decision.verdict
         kept = len(self.pending)
@@ -154,16 +167,20 @@ class Agent:
             case Deny():
                 self._say(turn.reply.message, Message("tool", f"denied: {verdict.reason}", tool=call.name))
                 if verdict.teach and call == turn.reply.call:
-                    self._keep(Lesson(turn, verdict.reason))
+                    self._keep_open(Lesson(turn, verdict.reason, notes=self.notes), decision.index)
                 yield Reviewed(turn, call, verdict, decision.gate)
             case Approve() | Edit():
                 yield Reviewed(turn, call, verdict, decision.gate)
                 result = await self._run_tool(turn, call)
                 if isinstance(verdict, Edit):
-                    self._keep(Lesson(turn, verdict.reason, demonstration=call))
+                    self._keep(Lesson(turn, verdict.reason, demonstration=call, notes=self.notes))
+                    self._resolve(decision.index, demonstration=call)
                 yield ToolReturned(call, result)
-                if isinstance(verdict, Approve) and (reason := await self._criticism(turn, result)) is not None:
-                    self._keep(Lesson(turn, reason))
+                if isinstance(verdict, Approve):
+                    if (reason := await self._criticism(turn, result)) is not None:
+                        self._keep_open(Lesson(turn, reason, notes=self.notes), 0)
+                    elif result.ok:
+                        self._approved(turn, decision.index)
             case _:
                 assert_never(verdict)
         if self.learner is not None and len(self.pending) > kept:
@@ -177,17 +194,18 @@ class Agent:
             try:
                 verdict = await gate.review(turn, call)
             except Exception as error:  # a gate that fails denies, whatever it failed of, and never teaches
-                return _Decision(call, Deny(f"{name} failed: {type(error).__name__}: {error}", teach=False), name)
+                denied = Deny(f"{name} failed: {type(error).__name__}: {error}", teach=False)
+                return _Decision(call, denied, index, name)
             if isinstance(verdict, Edit):
                 edited = verdict.apply(call)
                 if (problem := self.tools.check(edited)) is not None:
-                    return _Decision(edited, Deny(f"the edited call is not valid: {problem}", teach=False), name)
+                    return _Decision(edited, Deny(f"the edited call is not valid: {problem}", teach=False), index, name)
                 again = await self._review(turn, edited, gates[:index])
                 if again is None or isinstance(again.verdict, Approve):
-                    return _Decision(edited, verdict, name)
+                    return _Decision(edited, verdict, index, name)
                 return again
             if verdict is not None:
-                return _Decision(call, verdict, name)
+                return _Decision(call, verdict, index, name)
         return None
 
     async def _run_tool(self, turn: Turn, call: ToolCall) -> ToolResult:
@@ -218,6 +236,25 @@ class Agent:
         """Before anything else can happen, so that a correction outlives a run that is closed or cancelled."""
         if self.learner is not None:
             self.pending += (lesson,)
+
+    def _keep_open(self, lesson: Lesson, gate: int) -> None:
+        """A lesson that a later approval may complete."""
+        self._keep(lesson)
+        self._open.append(_Open(lesson, gate))
+
+    def _approved(self, turn: Turn, gate: int) -> None:
+        """A call that was right as it was proposed, and worked."""
+        if isinstance(self.learner, Rehearser):
+            self.learner.rehearse(turn)
+        self._resolve(gate, resolution=turn)
+
+    def _resolve(self, gate: int, *, resolution: Turn | None = None, demonstration: ToolCall | None = None) -> None:
+        """Completes the open lessons whose gate has seen, and let pass, what was right. One not learned yet is replaced."""
+        done = [each for each in self._open if each.gate <= gate]
+        self._open = [each for each in self._open if each.gate > gate]
+        for lesson in (each.lesson for each in done):
+            self.pending = tuple(waiting for waiting in self.pending if waiting is not lesson)
+            self._keep(replace(lesson, resolution=resolution, demonstration=demonstration))
 
     async def _learn(self, learner: Learner) -> AsyncIterator[Event]:
         yield Learning(self.pending)
@@ -266,7 +303,17 @@ class Agent:
 class _Decision:
     call: ToolCall
     verdict: Verdict
+    index: int
+    """of the gate; as many as there are gates when none was left to ask"""
     gate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A lesson without what would have been right, and the place of the gate that taught it."""
+
+    lesson: Lesson
+    gate: int
 
 
 def _retrieve(step: asyncio.Task[TrainReport | None]) -> None:

@@ -210,22 +210,15 @@ def _training(
         settings, said = _distillation(config, backend.capabilities)
         teacher = make_teacher(backend, config.teacher_update_rate)
         learner = trainer = SDPOTrainer(backend, renderer, settings, teacher=teacher)
-        topk, notes = trainer.topk or 0, (*notes, *said, *trainer.notes)
+        topk, notes = trainer.topk, (*notes, *said, *trainer.notes)
     saver = SaveEvery(learner, backend, every=config.save_every, name=session, discard=connection.discard)
     return _Training(saver, topk, notes)
 
 
 def _distillation(config: Config, able: Capabilities) -> tuple[SDPOConfig, tuple[str, ...]]:
     """What was asked for; where nobody asked, what this backend can do, announced."""
-    settings = SDPOConfig(
-        learning_rate=config.learning_rate,
-        alpha=config.alpha,
-        distillation_topk=config.distillation_topk,
-        distillation_add_tail=config.distillation_add_tail,
-        is_clip=config.is_clip,
-        teacher_regularization=config.teacher_regularization,
-        teacher_update_rate=config.teacher_update_rate,
-    )
+    shared = [field.name for field in fields(SDPOConfig) if field.name in Config.model_fields]
+    settings = SDPOConfig(**{name: getattr(config, name) for name in shared})
     if able.distillation_topk or config.chosen("alpha") or config.chosen("distillation_topk"):
         return settings, ()
     note = "distilling on the sampled token alone (alpha=1): this backend gives no candidate log-probabilities"

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from continualcode.errors import BackendError, ConfigError
-from continualcode.protocols import Backend, Learner
-from continualcode.types import Lesson, TrainReport
+from continualcode.protocols import Backend, Learner, Rehearser
+from continualcode.types import Lesson, TrainReport, Turn
 
 _log = logging.getLogger(__name__)
 
@@ -46,14 +46,19 @@ class SaveEvery:
         """Checkpoints that still exist, the newest last."""
 
     async def learn(self, lessons: Sequence[Lesson]) -> TrainReport | None:
-        """One step of the learner within, and a save when it is due."""
+        """What the learner within does, and a save when it is due."""
         report = await self.learner.learn(lessons)
-        if report is not None:
-            self.steps += 1
-            self.unsaved += 1
+        if report is not None and report.inner_steps:
+            self.steps += report.inner_steps
+            self.unsaved += report.inner_steps
             if self.every and self.unsaved >= self.every:
                 await self._try_to_save()
         return report
+
+    def rehearse(self, turn: Turn) -> None:
+        """Passed on to a learner within that wants to know."""
+        if isinstance(self.learner, Rehearser):
+            self.learner.rehearse(turn)
 
     async def save_now(self) -> str:
         """Saves whether due or not; returns the path that `load_checkpoint_path` takes. Raises BackendError."""

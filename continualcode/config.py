@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -45,6 +45,10 @@ WORKSPACE_KEYS = frozenset(
         "is_clip",
         "teacher_regularization",
         "teacher_update_rate",
+        "max_inner_steps",
+        "drift_budget",
+        "rehearse",
+        "min_gap",
         "enable_training",
     }
 )
@@ -90,13 +94,19 @@ class Config(BaseSettings):
     max_tokens: int = Field(1024, ge=1, description="longest reply (400 on the embedded model)")
     seed: int | None = Field(None, description="of the LoRA's initial weights and of sampling")
     alpha: float = Field(0.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between: Jensen-Shannon")
-    distillation_topk: int | None = Field(20, ge=1, description="candidates per token; None: the sampled token alone")
+    distillation_topk: Literal["all"] | Annotated[int, Field(ge=1)] | None = Field(
+        20, description="candidates per token; all: the vocabulary (local); None: the sampled token alone"
+    )
     distillation_add_tail: bool = Field(True, description="one bucket for the rest of the vocabulary")
     is_clip: float | None = Field(2.0, gt=0, description="bound of the importance ratio; None: no weighting")
     teacher_regularization: str = Field(
         "none", description="none (newest weights), frozen, ema, trust-region or a plug-in's"
     )
     teacher_update_rate: float = Field(0.05, ge=0, le=1, description="of ema and trust-region: 0 frozen, 1 newest")
+    max_inner_steps: int = Field(1, ge=1, description="optimiser steps on one correction, at most")
+    drift_budget: float = Field(0.05, ge=0, description="nats per token that approved turns may move in one correction")
+    rehearse: int = Field(0, ge=0, description="earlier corrections and approved turns mixed into each step")
+    min_gap: float = Field(0.0, ge=0, description="nats between teacher and model below which nothing is trained")
     state_dir: Path = Field(default_factory=lambda: state_folder(), description="checkpoints and session journals")
 
     def __init__(self, **values: Any) -> None:

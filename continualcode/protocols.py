@@ -51,6 +51,15 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class Averaging(Protocol):
+    """A Sampler whose weights can be averaged with those of another of the same model."""
+
+    async def averaged(self, newer: Sampler, rate: float) -> Sampler:
+        """The sampler of (1 - rate) own + rate newer, weight by weight."""
+        ...
+
+
 class Backend(Protocol):
     """A model whose weights can be trained."""
 
@@ -67,8 +76,19 @@ class Backend(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def train_step(self, examples: Sequence[Example], *, learning_rate: float) -> Metrics:
-        """One optimiser step on the sum of the examples' weighted cross-entropies; all of it or nothing."""
+    async def train_step(self, examples: Sequence[Example], *, learning_rate: float, refresh: bool = True) -> Metrics:
+        """One optimiser step on the sum of the examples' weighted cross-entropies; all of it or nothing.
+
+        Without `refresh`, `sampler` stays as it was, because another step follows at once.
+        """
+        ...
+
+    async def refresh(self) -> None:
+        """Makes `sampler` the newest weights after steps that did not."""
+        ...
+
+    async def forward(self, examples: Sequence[Example]) -> list[Floats]:
+        """[T, K] log-probabilities of each example's ids at the newest weights, whatever `sampler` is."""
         ...
 
     async def save(self, name: str) -> str:
@@ -136,6 +156,15 @@ class Critic(Protocol):
 class Learner(Protocol):
     async def learn(self, lessons: Sequence[Lesson]) -> TrainReport | None:
         """Learns from the corrections; None when there was nothing to learn from them."""
+        ...
+
+
+@runtime_checkable
+class Rehearser(Protocol):
+    """A Learner that also wants to know what was right as it was."""
+
+    def rehearse(self, turn: Turn) -> None:
+        """An approved proposal: learning should leave it as likely as it is."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,25 +87,33 @@ class ScriptedBackend:
         self.script = [_text_of(reply) for reply in replies]
         self.capabilities, self.rate = capabilities, rate
         weights = np.random.default_rng(seed).normal(size=(_TABLES, VOCABULARY, VOCABULARY))
-        self.initial_sampler = self.sampler = ScriptedSampler(weights, self._next)
+        self.initial_sampler = self.sampler = self._newest = ScriptedSampler(weights, self._next)
         self.steps: list[list[Example]] = []
         self.saved: dict[str, Floats] = {}
 
-    async def train_step(self, examples: Sequence[Example], *, learning_rate: float) -> Metrics:
-        gradient, loss = np.zeros_like(self.sampler.weights), 0.0
+    async def train_step(self, examples: Sequence[Example], *, learning_rate: float, refresh: bool = True) -> Metrics:
+        gradient, loss = np.zeros_like(self._newest.weights), 0.0
         for example in examples:
-            table_T, previous_T, logprobs_TV = self.sampler.forward(example.prompt, example.tokens)
+            table_T, previous_T, logprobs_TV = self._newest.forward(example.prompt, example.tokens)
             rows_T = np.arange(len(example.tokens))[:, None]
             loss -= float((example.weights_TK * logprobs_TV[rows_T, example.ids_TK]).sum())
             slope_TV = np.exp(logprobs_TV) * example.weights_TK.sum(axis=1, keepdims=True)
             np.subtract.at(slope_TV, (rows_T, example.ids_TK), example.weights_TK)
             np.add.at(gradient, (table_T, previous_T), slope_TV)
-        self.sampler = ScriptedSampler(self.sampler.weights - self.rate * learning_rate * gradient, self._next)
+        self._newest = ScriptedSampler(self._newest.weights - self.rate * learning_rate * gradient, self._next)
         self.steps.append(list(examples))
+        if refresh:
+            await self.refresh()
         return {"loss:sum": loss}
 
+    async def refresh(self) -> None:
+        self.sampler = self._newest
+
+    async def forward(self, examples: Sequence[Example]) -> list[Floats]:
+        return [await self._newest.candidate_logprobs(e.prompt, e.tokens, e.ids_TK) for e in examples]
+
     async def save(self, name: str) -> str:
-        self.saved[name] = self.sampler.weights
+        self.saved[name] = self._newest.weights
         return f"scripted://{name}"
 
     def _next(self) -> str:
@@ -202,10 +211,23 @@ async def check_backend(backend: Backend, prompt: Tokens, completion: Tokens, *,
         [Example(prompt, completion, ids_TK, np.full(ids_TK.shape, 1 / len(completion)))], learning_rate=1e-4
     )
     assert backend.sampler is not first, "the sampler is not a new one after a step"
+    await _check_unrefreshed(backend, Example(prompt, completion, ids_TK, np.full(ids_TK.shape, 0.0)), tolerance)
     after_T = await backend.sampler.logprobs(prompt, completion)
     assert after_T.sum() > whole_T.sum(), "a step with positive weights did not make the tokens more likely"
     kept_T = await first.logprobs(prompt, completion)
     assert np.allclose(kept_T, whole_T, atol=tolerance), "a sampler kept from before the step has changed"
+
+
+async def _check_unrefreshed(backend: Backend, example: Example, tolerance: float) -> None:
+    """A second step without a new sampler: the old one stays, `forward` sees the new weights, `refresh` brings them."""
+    old = backend.sampler
+    pushing = replace(example, weights_TK=np.full(example.ids_TK.shape, 1 / len(example.tokens)))
+    await backend.train_step([pushing], learning_rate=1e-4, refresh=False)
+    assert backend.sampler is old, "the sampler changed in a step that was not to refresh it"
+    [forward_TK] = await backend.forward([example])
+    await backend.refresh()
+    newest_T = await backend.sampler.logprobs(example.prompt, example.tokens)
+    assert np.allclose(forward_TK[:, 0], newest_T, atol=tolerance), "forward is not at the newest weights"
 
 
 async def _check_candidates(

@@ -198,13 +198,16 @@ class Lesson:
     """A correction: this turn was wrong, because.
 
     It may carry what was right: the `resolution` is the model's own later proposal that was approved, the
-    `demonstration` a call that a person wrote.
+    `demonstration` a call or an answer that a person wrote. `notes` are what the user said beside it. A `reward` makes
+    it a rollout among its siblings, the lessons on the same prompt: those that succeeded are solutions for the others.
     """
 
     turn: Turn
     reason: str
-    demonstration: ToolCall | None = None
+    demonstration: ToolCall | str | None = None
     resolution: Turn | None = None
+    notes: tuple[str, ...] = ()
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,6 +237,8 @@ class TokenView:
     after_T: Floats
     """log-probability of each token after the step."""
     kind: Literal["rejected", "approved"] = "rejected"
+    placebo_T: Floats | None = None
+    """log-probability of each token under the teacher that was shown an unrelated feedback, where one was asked for."""
 
     @property
     def advantages_T(self) -> Floats:
@@ -241,17 +246,32 @@ class TokenView:
         return self.teacher_T - self.student_T
 
 
+Outcome: TypeAlias = Literal["trained", "taken", "drifted", "understood", "too weak"]
+"""How a `learn` ended. trained: all steps it may take; taken: little of the gap to the teacher is left; drifted: what
+was rehearsed moved as far as it may. Without a step: understood, the policy knows by now; too weak, the reason hardly
+changes what the model would do, so there is nothing to distil and it works as context only."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainReport:
-    """What one `learn` did. `step` counts optimiser steps since the weights were made."""
+    """What one `learn` did. `step` counts optimiser steps since the weights were made, `inner_steps` those of this one."""
 
     step: int
     lessons: int
     tokens: int
     loss: float
+    """mean over tokens, in nats, before the first step"""
     seconds: float
     views: tuple[TokenView, ...] = ()
     metrics: Metrics = field(default_factory=dict)
+    outcome: Outcome = "trained"
+    inner_steps: int = 1
+    gap: float = 0.0
+    """nats between teacher and student over a whole completion before the first step, mean over completions"""
+    left: float = 1.0
+    """share of the gap that is left"""
+    drift: float = 0.0
+    """nats per token by which the policy moved on what was rehearsed"""
 
     @property
     def logprob_before(self) -> float:
@@ -286,6 +306,10 @@ class Capabilities:
     summed_cross_entropy: bool = True
     frozen_snapshots: bool = True
     context_length: int | None = None
+    vocabulary: int | None = None
+    """tokens in all, where every one of them can be scored at once; None: only some."""
+    weight_averaging: bool = False
+    """its samplers are Averaging."""
     notes: tuple[str, ...] = ()
 
     @property

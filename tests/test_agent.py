@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from continualcode.agent import Agent, Limits
-from continualcode.errors import BackendError, BackendUnavailableError
+from continualcode.errors import BackendError, BackendUnavailableError, ToolError
 from continualcode.events import (
     Asked,
     Learned,
@@ -40,6 +40,8 @@ class Desk:
         def look(at: str) -> str:
             """Looks."""
             self.done.append(("look", at))
+            if at == "missing":
+                raise ToolError("no such thing")
             return f"saw {at}"
 
         @tool
@@ -93,9 +95,79 @@ async def test_a_denied_call_never_runs_is_learned_from_and_retried_with_the_new
     assert ("tool", "denied: look first") in said(agent)
     first, retry = (event.turn for event in events if isinstance(event, Proposed) and event.turn.reply.call)
     assert first.completion.origin is backend.initial_sampler
-    assert retry.completion.origin is backend.sampler
-    assert backend.sampler is not backend.initial_sampler
-    assert agent.reports == [events[5].report]
+    answer = events[-2].turn
+    assert retry.completion.origin is not backend.initial_sampler
+    assert answer.completion.origin is backend.sampler is not retry.completion.origin
+    assert [event.report for event in events if isinstance(event, Learned)] == agent.reports
+
+
+async def test_an_approved_retry_completes_the_denial_before_it():
+    learner = RecordingLearner()
+    agent, _, _ = make([WRITE, READ, "done"], ScriptedGate(Deny("look first"), Approve()), learner=learner)
+    events = await collect(agent)
+    turns = [event.turn for event in events if isinstance(event, Proposed)]
+    denied, completed = learner.lessons
+    assert (denied.turn, denied.reason, denied.resolution) == (turns[0], "look first", None)
+    assert (completed.turn, completed.reason, completed.resolution) == (turns[0], "look first", turns[1])
+    assert kinds(events)[8:12] == [Reviewed, ToolReturned, Learning, Learned]
+
+
+async def test_an_edited_retry_completes_every_denial_before_it():
+    learner = RecordingLearner()
+    gate = ScriptedGate(Deny("look first"), Deny("no, look"), Edit({"at": "b.py"}, "the other one"))
+    agent, _, _ = make([WRITE, WRITE, READ, "done"], gate, learner=learner)
+    await collect(agent)
+    edited, first, second = learner.lessons[2:]
+    assert [lesson.reason for lesson in (edited, first, second)] == ["the other one", "look first", "no, look"]
+    assert all(lesson.demonstration == ToolCall("look", {"at": "b.py"}) for lesson in (edited, first, second))
+
+
+async def test_only_a_gate_that_the_denying_one_let_pass_completes_its_denial():
+    class Lenient:
+        async def review(self, turn, call):
+            return Approve() if call.name == "look" else None
+
+    learner = RecordingLearner()
+    agent, _, _ = make([WRITE, READ, WRITE, "done"], Lenient(), ScriptedGate(Deny("no"), Approve()), learner=learner)
+    await collect(agent)
+    denied, completed = learner.lessons
+    assert completed.resolution.reply.call.name == "change"
+    assert completed.turn is denied.turn
+
+
+async def test_a_failed_retry_completes_nothing_and_a_new_request_ends_the_wait():
+    learner = RecordingLearner()
+    gate = ScriptedGate(Deny("look first"), Approve(), Approve())
+    agent, _, _ = make([WRITE, ("look", {"at": "missing"}), "sorry", READ, "done"], gate, learner=learner)
+    await collect(agent)
+    await collect(agent, "something else")
+    assert len(learner.lessons) == 1
+
+
+async def test_notes_go_along_with_every_correction_and_not_into_the_conversation():
+    learner = RecordingLearner()
+    agent, _, _ = make([WRITE, "done"], ScriptedGate(Deny("no")), learner=learner)
+    agent.note("  this project uses Poetry ")
+    agent.note(" ")
+    await collect(agent)
+    assert learner.lessons[0].notes == ("this project uses Poetry",)
+    assert not any("Poetry" in text for _, text in said(agent))
+
+
+async def test_what_was_approved_is_rehearsed_and_what_failed_or_was_edited_is_not():
+    class Rehearsing(RecordingLearner):
+        def __init__(self):
+            super().__init__()
+            self.rehearsed = []
+
+        def rehearse(self, turn):
+            self.rehearsed.append(turn.reply.call)
+
+    learner = Rehearsing()
+    gate = ScriptedGate(Approve(), Approve(), Edit({"at": "b.py"}))
+    agent, _, _ = make([READ, ("look", {"at": "missing"}), READ, "done"], gate, learner=learner)
+    await collect(agent)
+    assert learner.rehearsed == [ToolCall(*READ)]
 
 
 async def test_with_no_gate_left_to_ask_nothing_runs_and_nothing_is_learned():
@@ -303,7 +375,7 @@ async def test_observers_see_every_event_and_clear_begins_anew():
     assert seen == events
     agent.clear()
     assert said(agent) == [("system", "be good")]
-    agent.note("the user undid it")
+    agent.tell("the user undid it")
     await collect(agent)
     assert said(agent)[1:3] == [("user", "the user undid it"), ("user", "go")]
 

@@ -13,6 +13,7 @@ from continualcode import (
     ConfigError,
     Deny,
     PluginError,
+    TrainReport,
     assemble,
     hookimpl,
     hookspecs,
@@ -25,8 +26,8 @@ from continualcode.journal import Journal
 from continualcode.plugins import HOOKS, load_plugins
 from continualcode.sdpo import CurrentTeacher, EMATeacher, SDPOTrainer
 from continualcode.testing import BytesRenderer, RecordingLearner, ScriptedBackend, ScriptedGate
-from continualcode.types import Capabilities
 from continualcode.tools import find_sandbox
+from continualcode.types import Capabilities
 
 pytestmark = pytest.mark.usefixtures("isolated")
 WRITE = ("write", {"path": "a.txt", "content": "x"})
@@ -108,7 +109,7 @@ async def test_settings_reach_the_trainer_and_the_sampler(assembled):
 
 async def test_a_backend_without_candidates_is_an_announced_approximation_when_nobody_asked_for_more(assembled):
     assembly = await assembled(capabilities=Capabilities(notes=("this service is old",)))
-    assert assembly.saver.learner.topk is None
+    assert assembly.saver.learner.topk == 0
     assert assembly.saver.learner.config.alpha == 1
     assert "this service is old" in assembly.notes
     assert any("sampled token alone (alpha=1)" in note for note in assembly.notes)
@@ -338,7 +339,7 @@ class Learning:
         self.report = report
 
     async def learn(self, lessons):
-        return SimpleNamespace() if self.report else None
+        return TrainReport(step=1, lessons=1, tokens=1, loss=0.0, seconds=0.0) if self.report else None
 
 
 class FailingSaves(ScriptedBackend):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tinker import types
@@ -12,7 +12,22 @@ from tinker import types
 from continualcode.backends import alignment
 from continualcode.backends.line import Line
 from continualcode.errors import AlignmentError, BackendError, CapabilityError, ContextLengthError
+from continualcode.protocols import Sampler
 from continualcode.types import Capabilities, Completion, Floats, Ints, Sampling, Tokens
+
+
+@runtime_checkable
+class InProcess(Protocol):
+    """What a sampling client of the embedded engine can do beyond the SDK's interface."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens in all, which may all be asked for at once."""
+        ...
+
+    def averaged(self, newer: Any, rate: float) -> Any:
+        """A future of the client of (1 - rate) own + rate newer weights."""
+        ...
 
 
 class TinkerSampler:
@@ -102,6 +117,14 @@ class TinkerSampler:
         what = f"top {k} logprobs"
         rows = alignment.tail(response.topk_prompt_logprobs, len(prompt), len(completion), what)
         return alignment.top_rows(rows, k, what)
+
+    async def averaged(self, newer: Sampler, rate: float) -> TinkerSampler:
+        """The sampler of (1 - rate) own + rate newer LoRA weights. Raises CapabilityError where weights stay with the
+        service."""
+        if not isinstance(self._client, InProcess) or not isinstance(newer, TinkerSampler):
+            raise CapabilityError("only samplers of the embedded engine can be averaged")
+        client = await self._line.ask(self._client.averaged, newer._client, rate)
+        return TinkerSampler(client, line=self._line, capabilities=self._capabilities, last_n=self._last_n)
 
     def _completion(self, sequence: Any, prompt: Tokens, sampling: Sampling, wanted: int) -> Completion:
         tokens = tuple(int(token) for token in sequence.tokens)

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tinker import types
 from continualcode.backends import alignment
 from continualcode.backends.line import Line, said, translated, url_of
 from continualcode.backends.probe import Probe, probe
-from continualcode.backends.sampler import TinkerSampler
+from continualcode.backends.sampler import InProcess, TinkerSampler
 from continualcode.errors import (
     AlignmentError,
     BackendError,
@@ -52,6 +53,9 @@ class TinkerBackend:
         self._training = training
         self._found = found
         self._tokenizer = tokenizer
+        if isinstance(newest, InProcess):
+            beyond = replace(found.capabilities, vocabulary=newest.vocabulary, weight_averaging=True)
+            self._found = found = replace(found, capabilities=beyond)
         self._capabilities = found.capabilities
         self._one_step = asyncio.Lock()
         self._initial = self._sampler = self._sampler_of(newest)
@@ -105,17 +109,22 @@ class TinkerBackend:
             self._tokenizer = self._training.get_tokenizer()
         return self._tokenizer
 
-    async def train_step(self, examples: Sequence[Example], *, learning_rate: float) -> Metrics:
+    async def train_step(self, examples: Sequence[Example], *, learning_rate: float, refresh: bool = True) -> Metrics:
         """One Adam step on the sum of the examples' weighted cross-entropies. `loss` in the metrics is that sum.
 
-        All of it or nothing: once submitted a step is carried through, cancelled or not; the sampler and `step`
-        change together when it is done, and a later step waits for it.
+        All of it or nothing: once submitted a step is carried through, cancelled or not; the sampler (unless `refresh`
+        is off) and `step` change together when it is done, and a later step waits for it.
         """
         calls = self._calls(examples)
         await self._one_step.acquire()
-        step = asyncio.ensure_future(self._submit(calls, examples, learning_rate))
+        step = asyncio.ensure_future(self._submit(calls, examples, learning_rate, refresh))
         step.add_done_callback(self._over)
         return await asyncio.shield(step)
+
+    async def refresh(self) -> None:
+        """Makes `sampler` the newest weights, after steps that did not."""
+        async with self._one_step:
+            self._sampler = self._sampler_of(await self._snapshot())
 
     async def forward(self, examples: Sequence[Example]) -> list[Floats]:
         """[T, K] logprobs of each example's ids at the newest weights, without a sampler being saved. Raises
@@ -155,15 +164,15 @@ class TinkerBackend:
         return [[alignment.datum(example, self._found.scale(example))] for example in examples]
 
     async def _submit(
-        self, calls: list[list[types.Datum]], examples: Sequence[Example], learning_rate: float
+        self, calls: list[list[types.Datum]], examples: Sequence[Example], learning_rate: float, refresh: bool
     ) -> Metrics:
         with translated():
             gradients = [self._training.forward_backward(data, "cross_entropy") for data in calls]
             update = self._training.optim_step(types.AdamParams(learning_rate=learning_rate))
-        newest = self.line.call(self._training.save_weights_and_get_sampling_client)
+        newest = self._snapshot() if refresh else _nothing()
         waits = [*(self.line.wait(gradient) for gradient in gradients), self.line.wait(update), newest]
         *outputs, updated, client = await asyncio.gather(*waits, return_exceptions=True)
-        if not isinstance(client, BaseException):
+        if refresh and not isinstance(client, BaseException):
             self._sampler = self._sampler_of(client)
         for outcome in (*outputs, updated):
             if isinstance(outcome, BaseException):
@@ -171,8 +180,13 @@ class TinkerBackend:
         self.step += 1
         if isinstance(client, BaseException):
             raise BackendError(f"step {self.step} was done, but no sampler of its weights came: {client}") from client
-        await self._check_frozen()
+        if refresh:
+            await self._check_frozen()
         return _metrics(outputs, updated, examples)
+
+    async def _snapshot(self) -> Any:
+        """A sampling client of the weights as they are after all that was submitted before."""
+        return await self.line.call(self._training.save_weights_and_get_sampling_client)
 
     async def _check_frozen(self) -> None:
         """Asked of a remote service after its first steps, until the new weights show: does the old sampler keep its own?"""
@@ -198,6 +212,10 @@ class TinkerBackend:
         self._one_step.release()
         if not step.cancelled():
             step.exception()  # the caller has it, or was cancelled and does not want it
+
+
+async def _nothing() -> None:
+    """Waits for nothing."""
 
 
 async def _training_client(

@@ -185,7 +185,7 @@ def _lesson_message(lesson: Lesson) -> JsonObject:
     right = lesson.resolution.reply.call if lesson.resolution is not None else None
     return {
         "reason": lesson.reason,
-        "demonstration": call_message(shown) if shown is not None else None,
+        "demonstration": call_message(shown) if isinstance(shown, ToolCall) else shown,
         "resolution": call_message(right) if right is not None else None,
     }
 

@@ -122,6 +122,11 @@ class Weights:
     def __post_init__(self) -> None:
         _in_use.add(self)
 
+    def averaged(self, newer: Weights, rate: float) -> Weights:
+        """(1 - rate) own + rate newer, number by number."""
+        flat = torch.lerp(self.flat, newer.flat, rate)
+        return Weights(self.layout, flat, next(_versions), self.layout.parts(flat))
+
     def of_layer(self, index: int) -> tuple[Part | None, ...]:
         """The four groups of a layer of Llama's shape: qkv, o, gate and up, down."""
         return self.parts[4 * index : 4 * index + 4]

@@ -19,7 +19,7 @@ from tinker.types.topk_logprobs import MASK_LOGPROB, TopkLogprobs
 from continualcode.errors import CapabilityError, ConfigError
 from continualcode.local import checkpoint
 from continualcode.local.engine import Draw, Sample, pick
-from continualcode.local.future import stop_if_asked
+from continualcode.local.future import ClientFuture, stop_if_asked
 from continualcode.local.lora import Weights, frozen
 
 if TYPE_CHECKING:
@@ -116,6 +116,24 @@ class SamplingClient:
         self, prompt: types.ModelInput, prompt_logprobs_last_n: int | None = None
     ) -> list[float | None]:
         return await self.compute_logprobs(prompt, prompt_logprobs_last_n).result_async()
+
+    @property
+    def vocabulary(self) -> int:
+        return self._model.engine.network.vocabulary
+
+    def averaged(self, newer: SamplingClient, rate: float) -> ClientFuture[SamplingClient]:
+        """The client of (1 - rate) own + rate newer weights, A by A and B by B: one step of their moving average.
+
+        Not in the SDK. Raises ConfigError for clients of other models or LoRA shapes.
+        """
+        mine, theirs = self._weights, newer._weights
+        if mine is None or theirs is None or mine.layout != theirs.layout or newer._model is not self._model:
+            raise ConfigError("only clients of one model and one LoRA shape can be averaged")
+
+        def average(stop: Callable[[], bool]) -> SamplingClient:
+            return SamplingClient(self._model, mine.averaged(theirs, rate))
+
+        return self._model.worker.submit_client(average)
 
     def get_tokenizer(self) -> Any:
         """The transformers tokenizer."""

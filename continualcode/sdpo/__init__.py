@@ -2,21 +2,24 @@
 
 from continualcode.sdpo.divergence import Distilled, distill_candidates, distill_sampled, importance_ratio
 from continualcode.sdpo.reprompt import RepromptTemplate, teacher_context
+from continualcode.sdpo.settings import SDPOConfig
 from continualcode.sdpo.teachers import (
     TEACHERS,
     CurrentTeacher,
     EMATeacher,
+    ExactEMATeacher,
     FrozenTeacher,
     TeacherFactory,
     TrustRegionTeacher,
 )
-from continualcode.sdpo.trainer import SDPOConfig, SDPOTrainer
+from continualcode.sdpo.trainer import SDPOTrainer
 
 __all__ = [
     "TEACHERS",
     "CurrentTeacher",
     "Distilled",
     "EMATeacher",
+    "ExactEMATeacher",
     "FrozenTeacher",
     "RepromptTemplate",
     "SDPOConfig",

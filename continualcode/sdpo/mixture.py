@@ -25,7 +25,7 @@ def geometric_mixture(logprobs_MTK: Floats, weights_M: Floats, ids_TK: Ints) -> 
 
     Args:
         logprobs_MTK: log-probabilities of M policies at the same ids.
-        weights_M: non-negative, of sum 1.
+        weights_M: of sum 1; a negative one takes a policy's part out (placebo subtraction).
         ids_TK: the ids, to count one that stands twice at a position once.
     """
     mixed_TK = np.tensordot(weights_M, logprobs_MTK, axes=1)
@@ -38,8 +38,11 @@ def geometric_mixture(logprobs_MTK: Floats, weights_M: Floats, ids_TK: Ints) -> 
 
 
 def _first_of_its_id(ids_TK: Ints) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    same_TKK = ids_TK[:, :, None] == ids_TK[:, None, :]
-    first: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = same_TKK.argmax(axis=2) == np.arange(ids_TK.shape[1])
+    order_TK = ids_TK.argsort(axis=1, kind="stable")
+    sorted_TK = np.take_along_axis(ids_TK, order_TK, axis=1)
+    new_TK = np.diff(sorted_TK, axis=1, prepend=sorted_TK[:, :1] - 1) != 0
+    first: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = np.empty(ids_TK.shape, dtype=np.bool_)
+    np.put_along_axis(first, order_TK, new_TK, axis=1)
     return first
 
 

@@ -1,33 +1,45 @@
-"""A lesson as the sequences to distil on, and their scores by student and teacher. Knows nothing of losses."""
+"""Lessons as the sequences to distil on, and their scores by student and teacher. Knows nothing of losses."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from continualcode.errors import ConfigError
+from continualcode.errors import ConfigError, ContextLengthError
 from continualcode.protocols import Renderer, Sampler, Teacher
-from continualcode.sdpo.reprompt import RepromptTemplate, teacher_context
+from continualcode.sdpo.mixture import geometric_mixture
+from continualcode.sdpo.reprompt import Hints, RepromptTemplate, context_with, hints_of
+from continualcode.sdpo.settings import SDPOConfig
 from continualcode.types import Completion, Floats, Ints, Lesson, Message, Tokens
+
+Width: TypeAlias = int | None | range
+"""Candidates per position: the K most likely, None for the sampled token alone, or range(V), all of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passage:
-    """Tokens to distil on: the student sees `prompt`, the teacher `teacher_prompt`.
+    """Tokens to distil on: the student sees `prompt`, the teacher `teacher_prompt` (None: there is no teacher).
 
     `sampled` is the completion when they are the policy's own sample under `prompt`; what was approved or written under
-    another prompt has none, and is not importance-weighted.
+    another prompt has none, and is not importance-weighted. `advantage` is the reward less its siblings' mean. Beside
+    a new lesson's, earlier ones are "rehearsed" and approved turns "kept": their teacher is what is remembered.
     """
 
-    kind: Literal["rejected", "approved"]
+    kind: Literal["rejected", "approved", "rehearsed", "kept"]
     prompt: Tokens
     tokens: Tokens
-    teacher_prompt: Tokens
+    teacher_prompt: Tokens | None = None
     sampled: Completion | None = None
+    placebo_prompt: Tokens | None = None
+    advantage: float = 0.0
+
+    @property
+    def is_new(self) -> bool:
+        return self.kind in ("rejected", "approved")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,67 +50,145 @@ class Scores:
     ids_TK: Ints
     student_TK: Floats
     teacher_TK: Floats
+    placebo_TK: Floats | None = None
 
     @property
     def student_T(self) -> Floats:
-        return self._own(self.student_TK)
+        return self.own(self.student_TK)
 
     @property
     def teacher_T(self) -> Floats:
-        return self._own(self.teacher_TK)
+        return self.own(self.teacher_TK)
 
-    def _own(self, values_TK: Floats) -> Floats:
+    @property
+    def own_T(self) -> Ints:
         """The column of the token itself."""
-        own_T = (self.ids_TK == np.asarray(self.passage.tokens)[:, None]).argmax(axis=1)
-        values_T: Floats = values_TK[np.arange(len(own_T)), own_T]
+        column_T: Ints = (self.ids_TK == np.asarray(self.passage.tokens)[:, None]).argmax(axis=1)
+        return column_T
+
+    def own(self, values_TK: Floats) -> Floats:
+        """The values at the token itself."""
+        values_T: Floats = values_TK[np.arange(len(values_TK)), self.own_T]
         return values_T
 
 
-def passages_of(lesson: Lesson, renderer: Renderer, template: RepromptTemplate) -> Sequence[Passage]:
-    """The rejected tokens, and the approved ones where there are any; none when there is nothing to tell the teacher.
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How lessons become tokens. `context_length`: what prompt and completion have to fit; None: unknown."""
 
-    Raises ConfigError for a completion not sampled at temperature 1: its tokens are not the policy's own.
-    """
-    completion = lesson.turn.completion
-    if completion.temperature != 1.0:
-        raise ConfigError(
-            f"this completion was sampled at temperature {completion.temperature}; its tokens are not the policy's own. "
-            "Sample at temperature 1 to train"
-        )
-    context = teacher_context(lesson, template)
-    if context is None or not completion.tokens:
-        return ()
-    teacher_prompt = renderer.prompt(context)
-    rejected = Passage("rejected", completion.prompt, completion.tokens, teacher_prompt, completion)
-    if not (approved := _approved_tokens(lesson, renderer)):
-        return (rejected,)
-    return rejected, Passage("approved", completion.prompt, approved, teacher_prompt)
+    renderer: Renderer
+    config: SDPOConfig
+    template: RepromptTemplate
+    context_length: int | None
+
+    def passages(self, lessons: Sequence[Lesson]) -> list[Passage]:
+        """The rejected tokens of each, and the approved ones where there are any; none of a lesson that says nothing.
+
+        Raises ConfigError for a completion not sampled at temperature 1, whose tokens are not the policy's own, and
+        ContextLengthError where what the teacher is to be shown does not fit.
+        """
+        return [passage for lesson in lessons for passage in self._of(lesson, _siblings(lesson, lessons))]
+
+    def _of(self, lesson: Lesson, siblings: Sequence[Lesson]) -> Sequence[Passage]:
+        completion = lesson.turn.completion
+        if completion.temperature != 1.0:
+            raise ConfigError(
+                f"this completion was sampled at temperature {completion.temperature}; its tokens are not the policy's "
+                "own. Sample at temperature 1 to train"
+            )
+        hints, advantage = hints_of(lesson, self.config, siblings), _advantage(lesson, siblings)
+        rewarded = self.config.reward_weight > 0 and advantage != 0
+        if not completion.tokens or not (hints or rewarded):
+            return ()
+        rejected = Passage("rejected", completion.prompt, completion.tokens, None, completion, None, advantage)
+        if not hints:
+            return (rejected,)
+        approved = Passage("approved", completion.prompt, self._approved(lesson))
+        return [self._told(passage, hints, lesson) for passage in (rejected, approved) if passage.tokens]
+
+    def _told(self, passage: Passage, hints: Hints, lesson: Lesson) -> Passage:
+        placebo = None
+        if self.config.placebo is not None:
+            placebo = self._prompt(Hints(feedback=self.config.placebo), lesson, len(passage.tokens))
+        prompt = self._prompt(hints, lesson, len(passage.tokens))
+        return replace(passage, teacher_prompt=prompt, placebo_prompt=placebo)
+
+    def _prompt(self, hints: Hints, lesson: Lesson, completion: int) -> Tokens:
+        """The teacher's, with as much of the feedback as there is room for."""
+        room = len(lesson.turn.completion.prompt) + self.config.max_reprompt_len
+        if self.context_length is not None:
+            room = min(room, self.context_length - completion)
+        whole = self._render(hints, lesson)
+        if len(whole) <= room:
+            return whole
+        if self.config.reprompt_truncation == "error" or len(self._render(self._cut(hints, 0), lesson)) > room:
+            raise ContextLengthError(
+                f"what the teacher is to be shown makes its prompt {len(whole)} tokens; there is room for {room}. "
+                "Shorten the reason or the solution, or the conversation (max_reprompt_len, reprompt_truncation)"
+            )
+        fits, too_long = 0, len(hints.feedback)
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            if len(self._render(self._cut(hints, middle), lesson)) <= room:
+                fits = middle
+            else:
+                too_long = middle
+        return self._render(self._cut(hints, fits), lesson)
+
+    def _cut(self, hints: Hints, characters: int) -> Hints:
+        kept = slice(-characters or len(hints.feedback), None)
+        if self.config.reprompt_truncation == "right":
+            kept = slice(characters)
+        return replace(hints, feedback=hints.feedback[kept])
+
+    def _render(self, hints: Hints, lesson: Lesson) -> Tokens:
+        return self.renderer.prompt(context_with(hints, lesson.turn.context, self.template))
+
+    def _approved(self, lesson: Lesson) -> Tokens:
+        match lesson.demonstration:
+            case None:
+                return lesson.resolution.completion.tokens if lesson.resolution is not None else ()
+            case str() as text:
+                return self.renderer.completion(Message("assistant", text))
+            case call:
+                return self.renderer.completion(Message("assistant", "", calls=(call,)))
 
 
-async def score(passage: Passage, newest: Sampler, teacher: Teacher, k: int | None) -> Scores:
-    """Student and teacher at the student's k most likely ids and the token itself, or at the token alone (k None)."""
-    ids_TK, student_TK = await _student(passage, newest, k)
-    if k is None:
-        return Scores(passage, ids_TK, student_TK, (await teacher.score(*_under(passage), None))[:, None])
-    return Scores(passage, ids_TK, student_TK, await teacher.score(*_under(passage), ids_TK))
+async def score(passage: Passage, newest: Sampler, teacher: Teacher, width: Width) -> Scores:
+    """Student and teacher at the student's candidates and the token itself, or at the token alone."""
+    ids_TK, student_TK = await _student(passage, newest, width)
+    if passage.teacher_prompt is None:
+        return Scores(passage, ids_TK, student_TK, student_TK)
+    wanted = [prompt for prompt in (passage.teacher_prompt, passage.placebo_prompt) if prompt is not None]
+    at = None if width is None else ids_TK
+    told = await asyncio.gather(*(teacher.score(prompt, passage.tokens, at) for prompt in wanted))
+    teacher_TK, *placebo = [scores if width is not None else scores[:, None] for scores in told]
+    if not placebo:
+        return Scores(passage, ids_TK, student_TK, teacher_TK)
+    pure_TK = geometric_mixture(np.stack([teacher_TK, placebo[0], student_TK]), np.array([1.0, -1.0, 1.0]), ids_TK)
+    return Scores(passage, ids_TK, student_TK, pure_TK, placebo[0])
 
 
-async def _student(passage: Passage, newest: Sampler, k: int | None) -> tuple[Ints, Floats]:
-    own_T1 = np.asarray(passage.tokens, dtype=np.int64)[:, None]
+async def _student(passage: Passage, newest: Sampler, width: Width) -> tuple[Ints, Floats]:
+    prompt, tokens = passage.prompt, passage.tokens
+    own_T1 = np.asarray(tokens, dtype=np.int64)[:, None]
     fresh = passage.sampled if passage.sampled is not None and passage.sampled.origin is newest else None
-    if k is None:
-        own_T = fresh.logprobs_T if fresh else await newest.logprobs(passage.prompt, passage.tokens)
+    if width is None:
+        own_T = fresh.logprobs_T if fresh else await newest.logprobs(prompt, tokens)
         return own_T1, own_T[:, None]
-    if fresh and fresh.candidates is not None and fresh.candidates[0].shape[1] >= k:
-        ids_TK, top_TK, own_T = fresh.candidates[0][:, :k], fresh.candidates[1][:, :k], fresh.logprobs_T
+    if isinstance(width, range):
+        ids_TK = np.tile(np.asarray(width, dtype=np.int64), (len(tokens), 1))
+        return ids_TK, await newest.candidate_logprobs(prompt, tokens, ids_TK)
+    if fresh and fresh.candidates is not None and fresh.candidates[0].shape[1] >= width:
+        ids_TK, top_TK, own_T = fresh.candidates[0][:, :width], fresh.candidates[1][:, :width], fresh.logprobs_T
     else:
         (ids_TK, top_TK), own_T = await asyncio.gather(
-            newest.top_logprobs(passage.prompt, passage.tokens, k), newest.logprobs(passage.prompt, passage.tokens)
+            newest.top_logprobs(prompt, tokens, width), newest.logprobs(prompt, tokens)
         )
-    return _with_own(ids_TK, top_TK, own_T1, own_T)
+    return with_own(ids_TK, top_TK, own_T1, own_T)
 
 
-def _with_own(ids_TK: Ints, top_TK: Floats, own_T1: Ints, own_T: Floats) -> tuple[Ints, Floats]:
+def with_own(ids_TK: Ints, top_TK: Floats, own_T1: Ints, own_T: Floats) -> tuple[Ints, Floats]:
     """The least likely candidate gives way to the token itself wherever that is not among them."""
     missing_T = ~(ids_TK == own_T1).any(axis=1)
     ids_TK, top_TK = ids_TK.copy(), top_TK.copy()
@@ -106,11 +196,15 @@ def _with_own(ids_TK: Ints, top_TK: Floats, own_T1: Ints, own_T: Floats) -> tupl
     return ids_TK, top_TK
 
 
-def _under(passage: Passage) -> tuple[Tokens, Tokens]:
-    return passage.teacher_prompt, passage.tokens
+def _siblings(lesson: Lesson, lessons: Sequence[Lesson]) -> list[Lesson]:
+    """The rewarded lessons on the same prompt, this one among them; none when it has no reward itself."""
+    if lesson.reward is None:
+        return []
+    prompt = lesson.turn.completion.prompt
+    return [other for other in lessons if other.reward is not None and other.turn.completion.prompt == prompt]
 
 
-def _approved_tokens(lesson: Lesson, renderer: Renderer) -> Tokens:
-    if lesson.demonstration is not None:
-        return renderer.completion(Message("assistant", "", calls=(lesson.demonstration,)))
-    return lesson.resolution.completion.tokens if lesson.resolution is not None else ()
+def _advantage(lesson: Lesson, siblings: Sequence[Lesson]) -> float:
+    if lesson.reward is None:
+        return 0.0
+    return lesson.reward - float(np.mean([sibling.reward for sibling in siblings]))

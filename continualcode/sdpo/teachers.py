@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from continualcode.protocols import Backend, Sampler, Teacher
+from continualcode.errors import CapabilityError
+from continualcode.protocols import Averaging, Backend, Sampler, Teacher
 from continualcode.sdpo.mixture import Snapshot, average_in, geometric_mixture
 from continualcode.types import Floats, Ints, Tokens
 
@@ -66,6 +67,22 @@ class EMATeacher:
         self.snapshots = average_in(self.snapshots, self._backend.sampler, self._rate, self._bound)
 
 
+class ExactEMATeacher:
+    """The exponential moving average itself, of the LoRA's weights, where the backend can average them."""
+
+    def __init__(self, backend: Backend, rate: float) -> None:
+        self._backend, self._rate = backend, rate
+        self.sampler: Sampler = backend.initial_sampler
+
+    async def score(self, prompt: Tokens, completion: Tokens, ids_TK: Ints | None) -> Floats:
+        return await _score(self.sampler, prompt, completion, ids_TK)
+
+    async def update(self) -> None:
+        if not isinstance(self.sampler, Averaging):
+            raise CapabilityError("this backend cannot average weights; EMATeacher averages log-probabilities")
+        self.sampler = await self.sampler.averaged(self._backend.sampler, self._rate)
+
+
 class TrustRegionTeacher:
     """Logits r of the way from the initial to the newest model: log q = (1 - r) log p_initial + r log p_newest - log Z."""
 
@@ -81,12 +98,19 @@ class TrustRegionTeacher:
         """Nothing to do: both ends are at hand."""
 
 
+def ema_teacher(backend: Backend, rate: float) -> Teacher:
+    """The exact average where the backend can, the one by log-probabilities elsewhere."""
+    return (ExactEMATeacher if backend.capabilities.weight_averaging else EMATeacher)(backend, rate)
+
+
 TEACHERS: Mapping[str, TeacherFactory] = {
     "none": lambda backend, rate: CurrentTeacher(backend),
     "frozen": lambda backend, rate: FrozenTeacher(backend),
-    "ema": EMATeacher,
+    "ema": ema_teacher,
     "trust-region": TrustRegionTeacher,
 }
+NEED_FROZEN = frozenset({"frozen", "ema", "trust-region"})
+"""Those that score with older weights."""
 
 
 async def _mix(weighted: Mapping[Sampler, float], prompt: Tokens, completion: Tokens, ids_TK: Ints | None) -> Floats:

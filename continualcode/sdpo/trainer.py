@@ -1,4 +1,4 @@
-"""SDPOTrainer: corrections in, one optimiser step out. Knows the Backend protocol and nothing of agents or terminals.
+"""SDPOTrainer: corrections in, optimiser steps out. Knows the Backend protocol and nothing of agents or terminals.
 
 Self-Distillation Policy Optimization (Hübotter et al., arXiv 2601.20802): the same model, shown the feedback, scores
 the tokens it sampled without it; the gap per token is the training signal.
@@ -9,57 +9,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
 
 from continualcode.errors import CapabilityError, ConfigError
 from continualcode.protocols import Backend, Renderer, Teacher
-from continualcode.sdpo.divergence import Distilled, distill_candidates, distill_sampled, importance_ratio
+from continualcode.sdpo import objective
+from continualcode.sdpo.rehearsal import Rehearsal, rescored
 from continualcode.sdpo.reprompt import DEFAULT_TEMPLATE, RepromptTemplate
-from continualcode.sdpo.scoring import Scores, passages_of, score
-from continualcode.sdpo.teachers import TEACHERS
-from continualcode.types import Example, Floats, Lesson, TokenView, TrainReport
+from continualcode.sdpo.scoring import Rendering, Scores, Width, score
+from continualcode.sdpo.settings import SDPOConfig
+from continualcode.sdpo.teachers import NEED_FROZEN, TEACHERS
+from continualcode.types import Capabilities, Floats, Lesson, Metrics, Outcome, TokenView, TrainReport, Turn
 
-
-@dataclass(frozen=True, slots=True)
-class SDPOConfig:
-    """Names and meaning as in the paper's reference implementation. Raises ConfigError on values that cannot work."""
-
-    learning_rate: float = 1e-4
-    alpha: float = 0.0
-    """0 forward KL(q||p), 1 reverse KL(p||q), between: generalised Jensen-Shannon. Sampled-token mode is reverse.
-
-    The reference's default is 0.5. Forward KL moved more of a corrected habit in one step wherever it was measured
-    (docs/benchmarks.md)."""
-    distillation_topk: int | None = 20
-    """K candidates per position; None: the sampled token alone. Capped, with a note, at what the backend can give."""
-    distillation_add_tail: bool = True
-    """One bucket for the rest of the vocabulary; otherwise the K are renormalised."""
-    is_clip: float | None = 2.0
-    """Upper bound of the importance ratio p_now / p_sampling; None: no importance weighting."""
-    teacher_regularization: str = "none"
-    """Which teacher: "none" (newest weights), "frozen" (initial), "ema", "trust-region", or one a plug-in registers."""
-    teacher_update_rate: float = 0.05
-    """r of "ema" and "trust-region": 0 frozen, 1 newest."""
-
-    def __post_init__(self) -> None:
-        checks = {
-            f"learning_rate must be > 0, not {self.learning_rate}": self.learning_rate > 0,
-            f"alpha must lie in [0, 1], not {self.alpha}": 0 <= self.alpha <= 1,
-            f"distillation_topk must be at least 1 or None, not {self.distillation_topk}": (
-                self.distillation_topk is None or self.distillation_topk >= 1
-            ),
-            f"is_clip must be > 0 or None, not {self.is_clip}": self.is_clip is None or self.is_clip > 0,
-            f"teacher_update_rate must lie in [0, 1], not {self.teacher_update_rate}": 0
-            <= self.teacher_update_rate
-            <= 1,
-        }
-        for message, holds in checks.items():
-            if not holds:
-                raise ConfigError(message)
+KNOWN_BY_NOW = -1.0
+"""A completion this many nats less likely than when it was sampled is one that was unlearned since."""
 
 
 class SDPOTrainer:
-    """A Learner: `await trainer.learn([Lesson(turn, "why it was wrong")])` is one optimiser step on the backend.
+    """A Learner: `await trainer.learn([Lesson(turn, "why it was wrong")])` moves the backend's weights once.
 
     Args:
         backend: holds the weights; afterwards `backend.sampler` is the new ones.
@@ -83,63 +53,152 @@ class SDPOTrainer:
         template: RepromptTemplate = DEFAULT_TEMPLATE,
     ) -> None:
         self.backend, self.renderer, self.config, self.template = backend, renderer, config, template
+        _refuse_moving_snapshots(config, backend.capabilities)
         self.teacher = teacher or _teacher_named(config, backend)
-        self.topk, self.notes = _candidates_to_use(config, backend)
+        self._width, self.notes = _candidates_to_use(config, backend)
+        self._rehearsal = Rehearsal()
         self.steps = 0
 
-    async def learn(self, lessons: Sequence[Lesson]) -> TrainReport | None:
-        """One optimiser step on all lessons together; None when none of them says anything to learn from.
+    @property
+    def topk(self) -> int:
+        """Candidates wanted with every sample, so that they need not be asked for again; 0: none."""
+        return self._width if isinstance(self._width, int) else 0
 
-        The loss is the mean over all their tokens (token-mean) of rho_t D_t. Raises BackendError, with the weights as
-        they were, when the backend cannot do it; ConfigError for a completion not sampled at temperature 1.
+    def rehearse(self, turn: Turn) -> None:
+        """An approved turn: mixed into later steps where `config.rehearse` says so, and what drift is measured on."""
+        if self.config.rehearse:
+            self._rehearsal.keep_turn(turn)
+
+    async def learn(self, lessons: Sequence[Lesson]) -> TrainReport | None:
+        """At most `max_inner_steps` optimiser steps on all lessons together; None when none says anything to learn from.
+
+        The loss is the mean over all their tokens (token-mean) of rho_t D_t, the teacher scored once, before the first
+        step. Nothing is trained where that gap is below `min_gap`: the report's `outcome` says why. Raises
+        BackendError, with the weights as they were unless a step before had succeeded, when the backend cannot do it;
+        ConfigError for a completion not sampled at temperature 1.
         """
         started = time.perf_counter()
-        passages = [p for lesson in lessons for p in passages_of(lesson, self.renderer, self.template)]
+        able = self.backend.capabilities
+        _refuse_moving_snapshots(self.config, able)
+        passages = Rendering(self.renderer, self.config, self.template, able.context_length).passages(lessons)
         if not passages:
             return None
         before = self.backend.sampler
-        scored = await asyncio.gather(*(score(passage, before, self.teacher, self.topk) for passage in passages))
-        parts = [self._distill(scores) for scores in scored]
-        total = sum(len(passage.tokens) for passage in passages)
-        examples = [_example(*pair, total) for pair in zip(scored, parts, strict=True)]
-        metrics = await self.backend.train_step(examples, learning_rate=self.config.learning_rate)
-        self.steps += 1
+        new = list(await asyncio.gather(*(score(p, before, self.teacher, self._width) for p in passages)))
+        attempt = _Attempt(new, self.config)
+        if (known := attempt.nothing_to_learn()) is not None:
+            return attempt.report(known, self.steps, time.perf_counter() - started)
+        drawn = self._rehearsal.draw(self.config.rehearse, seed=self.steps)
+        if drawn:
+            drawn = rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config)))
+        attempt.rehearse(drawn)
+        await self._take_steps(attempt)
         await self.teacher.update()
-        newest = self.backend.sampler
-        after = await asyncio.gather(*(newest.logprobs(passage.prompt, passage.tokens) for passage in passages))
+        if self.config.rehearse:
+            self._rehearsal.keep_lesson(new)
+        return attempt.report(attempt.outcome, self.steps, time.perf_counter() - started)
+
+    async def _take_steps(self, attempt: _Attempt) -> None:
+        """Until the correction has taken, or may go no further. The sampler is the newest weights in the end, always."""
+        fresh = True
+        try:
+            while attempt.outcome is None:
+                batch = objective.examples(attempt.now, self.config)
+                last = attempt.steps + 1 == self.config.max_inner_steps
+                metrics = await self.backend.train_step(batch, learning_rate=self.config.learning_rate, refresh=last)
+                fresh = last
+                self.steps += 1
+                attempt.stepped(await self.backend.forward(batch), metrics)
+        finally:
+            if not fresh:
+                await self.backend.refresh()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One `learn` under way: what is learned and rehearsed, scored before the first step and now."""
+
+    before: list[Scores]
+    config: SDPOConfig
+    now: list[Scores] = field(init=False)
+    rehearsed_before: list[Floats] = field(default_factory=list)
+    steps: int = 0
+    metrics: Metrics = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+    def __post_init__(self) -> None:
+        self.now = list(self.before)
+
+    @property
+    def new(self) -> list[Scores]:
+        return self.now[: len(self.before)]
+
+    @property
+    def gap(self) -> float:
+        return _mean(objective.gaps(self.before, self.config))
+
+    @property
+    def left(self) -> float:
+        """Share of the gap that is left."""
+        return _mean(objective.gaps(self.new, self.config)) / self.gap if self.gap else 1.0
+
+    @property
+    def drift(self) -> float:
+        return objective.drift(self.rehearsed_before, self.now[len(self.before) :])
+
+    def nothing_to_learn(self) -> Outcome | None:
+        """The initial gap predicts what can be gained (arXiv 2605.30070)."""
+        rewarded = any(scores.passage.advantage for scores in self.before) and self.config.reward_weight > 0
+        if rewarded or max(objective.gaps(self.before, self.config)) >= self.config.min_gap:
+            return None
+        return "understood" if all(map(_unlearned_since, self.before)) else "too weak"
+
+    def rehearse(self, drawn: Sequence[Scores]) -> None:
+        self.now += drawn
+        self.rehearsed_before = [scores.student_TK for scores in drawn]
+
+    def stepped(self, student: Sequence[Floats], metrics: Metrics) -> None:
+        """The log-probabilities after one more step, which decide whether another follows."""
+        self.now, self.metrics, self.steps = rescored(self.now, student), metrics, self.steps + 1
+        if self.left <= self.config.taken_at:
+            self.outcome = "taken"
+        elif self.drift > self.config.drift_budget:
+            self.outcome = "drifted"
+        elif self.steps == self.config.max_inner_steps:
+            self.outcome = "trained"
+
+    def report(self, outcome: Outcome | None, step: int, seconds: float) -> TrainReport:
+        assert outcome is not None
         return TrainReport(
-            step=self.steps,
-            lessons=sum(passage.kind == "rejected" for passage in passages),
-            tokens=total,
-            loss=sum(float(part.divergence_T.sum()) for part in parts) / total,
-            seconds=time.perf_counter() - started,
-            views=tuple(_view(scores, after_T) for scores, after_T in zip(scored, after, strict=True)),
-            metrics=metrics,
+            step=step,
+            lessons=sum(scores.passage.kind == "rejected" for scores in self.before),
+            tokens=sum(len(scores.passage.tokens) for scores in self.before),
+            loss=objective.mean_divergence(self.before, self.config),
+            seconds=seconds,
+            views=tuple(_view(was, now) for was, now in zip(self.before, self.new, strict=True)),
+            metrics=self.metrics,
+            outcome=outcome,
+            inner_steps=self.steps,
+            gap=self.gap,
+            left=self.left,
+            drift=self.drift,
         )
 
-    def _distill(self, scores: Scores) -> Distilled:
-        """Divergence and weights, importance ratio included."""
-        if self.topk is None:
-            part = distill_sampled(scores.student_T, scores.teacher_T)
-        else:
-            part = distill_candidates(
-                scores.student_TK,
-                scores.teacher_TK,
-                alpha=self.config.alpha,
-                add_tail=self.config.distillation_add_tail,
-            )
-        if (sampled := scores.passage.sampled) is None:
-            return part
-        ratio_T = importance_ratio(scores.student_T, sampled.logprobs_T, self.config.is_clip)
-        return Distilled(part.divergence_T * ratio_T, part.weights_TK * ratio_T[:, None])
+
+def _view(before: Scores, now: Scores) -> TokenView:
+    kind: Literal["rejected", "approved"] = "approved" if before.passage.kind == "approved" else "rejected"
+    placebo_T = None if before.placebo_TK is None else before.own(before.placebo_TK)
+    return TokenView(before.passage.tokens, before.student_T, before.teacher_T, now.student_T, kind, placebo_T)
 
 
-def _example(scores: Scores, part: Distilled, total: int) -> Example:
-    return Example(scores.passage.prompt, scores.passage.tokens, scores.ids_TK, part.weights_TK / total)
+def _unlearned_since(scores: Scores) -> bool:
+    if (sampled := scores.passage.sampled) is None:
+        return True
+    return float((scores.student_T - sampled.logprobs_T).sum()) < KNOWN_BY_NOW
 
 
-def _view(scores: Scores, after_T: Floats) -> TokenView:
-    return TokenView(scores.passage.tokens, scores.student_T, scores.teacher_T, after_T, scores.passage.kind)
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def _teacher_named(config: SDPOConfig, backend: Backend) -> Teacher:
@@ -148,17 +207,32 @@ def _teacher_named(config: SDPOConfig, backend: Backend) -> Teacher:
     return TEACHERS[name](backend, config.teacher_update_rate)
 
 
-def _candidates_to_use(config: SDPOConfig, backend: Backend) -> tuple[int | None, tuple[str, ...]]:
+def _refuse_moving_snapshots(config: SDPOConfig, able: Capabilities) -> None:
+    """A service's samplers may turn out to follow the live weights only after its first step."""
+    if not able.frozen_snapshots and config.teacher_regularization in NEED_FROZEN:
+        raise CapabilityError(
+            f"teacher_regularization={config.teacher_regularization} scores with older weights, and this service's "
+            "samplers follow the newest: use none"
+        )
+
+
+def _candidates_to_use(config: SDPOConfig, backend: Backend) -> tuple[Width, tuple[str, ...]]:
     """How many candidates are distilled over here, and what a person should know about it."""
-    if config.distillation_topk is None:
-        if config.alpha != 1.0:
-            raise ConfigError(f"the sampled token alone estimates the reverse KL: alpha must be 1, not {config.alpha}")
+    able, wanted = backend.capabilities, config.distillation_topk
+    if wanted is None:
         return None, ()
-    able = backend.capabilities.distillation_topk
-    if able >= config.distillation_topk:
-        return config.distillation_topk, ()
-    if able > 0:
-        return able, (f"distilling over {able} candidates per token, the most this backend gives",)
+    if wanted == "all":
+        if able.vocabulary is None or not (able.candidate_logprobs and able.weighted_candidates):
+            raise CapabilityError(
+                "this backend does not score the whole vocabulary: set distillation_topk to a number "
+                f"({able.distillation_topk or 'or None'} at most here); the embedded engine does"
+            )
+        return range(able.vocabulary), ()
+    if able.distillation_topk >= wanted:
+        return wanted, ()
+    if able.distillation_topk > 0:
+        most = able.distillation_topk
+        return most, (f"distilling over {most} candidates per token, the most this backend gives",)
     if config.alpha != 1.0:
         raise CapabilityError(
             "this backend gives no candidate log-probabilities, so only the sampled token can be distilled on: "

@@ -185,7 +185,7 @@ async def test_what_a_backend_cannot_do_is_said_at_construction():
     with pytest.raises(CapabilityError, match="distillation_topk=None and alpha=1"):
         SDPOTrainer(ScriptedBackend(capabilities=bare), RENDERER, SDPOConfig(alpha=0.5))
     announced = SDPOTrainer(ScriptedBackend(capabilities=bare), RENDERER, SDPOConfig(alpha=1.0))
-    assert announced.topk is None
+    assert announced.topk == 0
     assert "sampled token alone" in announced.notes[0]
     few = replace(bare, candidate_logprobs=True, weighted_candidates=True, top_logprobs=5)
     capped = SDPOTrainer(ScriptedBackend(capabilities=few), RENDERER)

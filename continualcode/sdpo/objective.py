@@ -1,0 +1,86 @@
+"""What one optimiser step is taken on: the divergence of every passage, its weights, and how they add up to one loss.
+
+Knows nothing of where the scores come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from continualcode.sdpo.divergence import Distilled, distill_candidates, distill_sampled, importance_ratio
+from continualcode.sdpo.scoring import Scores
+from continualcode.sdpo.settings import SDPOConfig
+from continualcode.types import Example, Floats
+
+
+def distilled(scores: Scores, config: SDPOConfig) -> Distilled:
+    """Divergence [T] of student from teacher and weights [T, K], with importance ratio, skipped tokens and reward."""
+    part = _divergence(scores, config)
+    ratio_T = _ratio(scores, config)
+    if scores.passage.is_new:
+        ratio_T[: config.skip_first_tokens] = 0.0
+    divergence_T, weights_TK = part.divergence_T * ratio_T, config.distillation_weight * part.weights_TK
+    weights_TK = weights_TK * ratio_T[:, None]
+    if scores.passage.advantage and config.reward_weight:
+        rows_T = np.arange(len(ratio_T))
+        weights_TK[rows_T, scores.own_T] += config.reward_weight * scores.passage.advantage * _ratio(scores, config)
+    return Distilled(divergence_T, weights_TK)
+
+
+def examples(scored: Sequence[Scores], config: SDPOConfig) -> list[Example]:
+    """Their weighted cross-entropies add up to the loss: the mean over the new passages by `loss_agg_mode`, and
+    `rehearsal_weight` times the same mean over the others."""
+    made = []
+    for scores in scored:
+        passage = scores.passage
+        like = [len(s.passage.tokens) for s in scored if s.passage.is_new == passage.is_new]
+        per_token = sum(like) if config.loss_agg_mode == "token-mean" else len(like) * len(passage.tokens)
+        factor = (1.0 if passage.is_new else config.rehearsal_weight) / per_token
+        weights_TK = distilled(scores, config).weights_TK * factor
+        made.append(Example(passage.prompt, passage.tokens, scores.ids_TK, weights_TK))
+    return made
+
+
+def mean_divergence(scored: Sequence[Scores], config: SDPOConfig) -> float:
+    """Nats per token by `loss_agg_mode`, importance ratio included; 0 of nothing."""
+    parts = [distilled(scores, config).divergence_T for scores in scored]
+    if config.loss_agg_mode == "token-mean":
+        return float(np.concatenate(parts).mean()) if parts else 0.0
+    return float(np.mean([part.mean() for part in parts])) if parts else 0.0
+
+
+def gaps(scored: Sequence[Scores], config: SDPOConfig) -> list[float]:
+    """Nats between teacher and student over each whole completion that has a teacher."""
+    told = [scores for scores in scored if scores.passage.teacher_prompt is not None]
+    return [float(np.abs(_divergence(scores, config).divergence_T).sum()) for scores in told]
+
+
+def drift(before: Sequence[Floats], now: Sequence[Scores]) -> float:
+    """KL(before || now) in nats per token on the turns that are kept; 0 of none."""
+    parts = []
+    for old_TK, scores in zip(before, now, strict=True):
+        if scores.passage.kind != "kept":
+            continue
+        if old_TK.shape[1] == 1:
+            parts.append(np.abs(old_TK - scores.student_TK)[:, 0])
+        else:
+            parts.append(distill_candidates(scores.student_TK, old_TK, alpha=0.0, add_tail=True).divergence_T)
+    return float(np.concatenate(parts).mean()) if parts else 0.0
+
+
+def _divergence(scores: Scores, config: SDPOConfig) -> Distilled:
+    if scores.ids_TK.shape[1] == 1:
+        part = distill_sampled(scores.student_T, scores.teacher_T)
+        if not config.center_advantages:
+            return part
+        return Distilled(part.divergence_T, part.weights_TK - part.weights_TK.mean())
+    tail = config.distillation_add_tail and config.distillation_topk != "all"
+    return distill_candidates(scores.student_TK, scores.teacher_TK, alpha=config.alpha, add_tail=tail)
+
+
+def _ratio(scores: Scores, config: SDPOConfig) -> Floats:
+    if (sampled := scores.passage.sampled) is None:
+        return np.ones(len(scores.passage.tokens))
+    return importance_ratio(scores.student_T, sampled.logprobs_T, config.is_clip)

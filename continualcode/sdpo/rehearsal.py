@@ -1,0 +1,74 @@
+"""What must not be unlearned while something new is: earlier lessons and approved turns. Knows nothing of models.
+
+A lesson is rehearsed towards the distributions its teacher gave then, an approved turn towards those it was sampled
+from, so that at the weights they were kept at there is nothing to correct, and after a step only what it moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from continualcode.sdpo.scoring import Passage, Scores, with_own
+from continualcode.types import Floats, Turn
+
+MOST = 100
+"""Candidates remembered per position, so that whole vocabularies are not."""
+
+
+class Rehearsal:
+    """The newest `limit` lessons' passages and as many approved turns, each with its target distributions."""
+
+    def __init__(self, limit: int = 32) -> None:
+        self._limit = limit
+        self._lessons: list[Scores] = []
+        self._approved: list[Scores] = []
+
+    def keep_turn(self, turn: Turn) -> None:
+        """An approved turn, with the candidates that came with the sample, or its own tokens alone."""
+        completion = turn.completion
+        if not completion.tokens or completion.temperature != 1.0:
+            return
+        ids_TK, target_TK = np.asarray(completion.tokens, np.int64)[:, None], completion.logprobs_T[:, None]
+        if completion.candidates is not None:
+            ids_TK, target_TK = with_own(*completion.candidates, ids_TK, completion.logprobs_T)
+        passage = Passage("kept", completion.prompt, completion.tokens)
+        self._approved.append(Scores(passage, ids_TK, target_TK, target_TK))
+        del self._approved[: -self._limit]
+
+    def keep_lesson(self, scored: Sequence[Scores]) -> None:
+        """A lesson's passages, as they were scored before its first step."""
+        told = [scores for scores in scored if scores.passage.teacher_prompt is not None]
+        kept = [_remembered(scores) for scores in told]
+        newer = {s.passage.tokens for s in kept}
+        self._lessons = [s for s in self._lessons if s.passage.tokens not in newer] + kept
+        del self._lessons[: -self._limit]
+
+    def draw(self, count: int, seed: int) -> list[Scores]:
+        """At most `count`, half of them lessons and half approved turns where there are enough of each."""
+        rng = np.random.default_rng(seed)
+        lessons, approved = list(self._lessons), list(self._approved)
+        rng.shuffle(lessons)
+        rng.shuffle(approved)
+        of_lessons = min(len(lessons), max((count + 1) // 2, count - len(approved)))
+        return [*lessons[:of_lessons], *approved[: count - of_lessons]]
+
+
+def rescored(scored: Sequence[Scores], student: Sequence[Floats]) -> list[Scores]:
+    """The same passages with the student's log-probabilities of now."""
+    return [replace(scores, student_TK=now_TK) for scores, now_TK in zip(scored, student, strict=True)]
+
+
+def _remembered(scores: Scores) -> Scores:
+    """At the teacher's `MOST` most likely ids and the token itself."""
+    passage = Passage("rehearsed", scores.passage.prompt, scores.passage.tokens)
+    if scores.ids_TK.shape[1] <= MOST:
+        return Scores(passage, scores.ids_TK, scores.student_TK, scores.teacher_TK)
+    best_TK = np.argpartition(-scores.teacher_TK, MOST, axis=1)[:, :MOST]
+    ids_TK = np.take_along_axis(scores.ids_TK, best_TK, axis=1)
+    teacher_TK = np.take_along_axis(scores.teacher_TK, best_TK, axis=1)
+    own_T1 = np.asarray(passage.tokens, np.int64)[:, None]
+    ids_TK, teacher_TK = with_own(ids_TK, teacher_TK, own_T1, scores.teacher_T)
+    return Scores(passage, ids_TK, teacher_TK, teacher_TK)

@@ -7,7 +7,7 @@ import pytest
 
 import continualcode
 
-HEAVY = {"torch", "tinker", "transformers", "numpy", "pydantic", "rich", "prompt_toolkit"}
+HEAVY = {"torch", "tree_sitter", "tinker", "transformers", "numpy", "pydantic", "rich", "prompt_toolkit"}
 
 
 def seconds_of(code):

@@ -29,6 +29,7 @@ PLACES = {
     "openai_harmony": {"renderers"},
     "pluggy": {"hookspecs", "plugins", "assembly"},
     "pydantic_settings": {"config"},
+    "tree_sitter": set(),
 }
 """Where, at most, a library is imported when the module is."""
 

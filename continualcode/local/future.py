@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
@@ -12,6 +13,9 @@ from typing import Any, Generic, TypeVar
 from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 
 T = TypeVar("T")
+
+_exiting = threading.Event()
+_serving: dict[threading.Thread, queue.SimpleQueue[Job[Any] | None]] = {}
 
 
 class Job(Future[T]):
@@ -33,13 +37,16 @@ class Job(Future[T]):
         if not self.set_running_or_notify_cancel():
             return
         try:
-            result = self._work(self._stop.is_set)
+            result = self._work(self._asked_to_stop)
         except BaseException as error:  # the thread must outlive any job; the error is the caller's
             self.set_exception(error)
         else:
             self.set_result(result)
         finally:
             del self._work
+
+    def _asked_to_stop(self) -> bool:
+        return self._stop.is_set() or _exiting.is_set()
 
 
 class ClientFuture(AwaitableConcurrentFuture[T], Generic[T]):
@@ -52,14 +59,17 @@ class ClientFuture(AwaitableConcurrentFuture[T], Generic[T]):
 
 
 class Worker:
-    """Runs jobs one after another on a daemon thread, which ends when the worker is no longer referenced.
+    """Runs jobs one after another on a daemon thread, which ends when the worker is no longer referenced, or with the
+    program: what runs is asked to stop and waited for, what has not begun is cancelled.
 
     `before` is called on that thread before each job.
     """
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
-        threading.Thread(target=_serve, args=(self._jobs, before), name="continualcode-local", daemon=True).start()
+        thread = threading.Thread(target=_serve, args=(self._jobs, before), name="continualcode-local", daemon=True)
+        _serving[thread] = self._jobs
+        thread.start()
         self.close = weakref.finalize(self, self._jobs.put, None)
 
     def submit(self, work: Callable[[Callable[[], bool]], T]) -> AwaitableConcurrentFuture[T]:
@@ -84,6 +94,18 @@ def stop_if_asked(stop: Callable[[], bool]) -> None:
 
 def _serve(jobs: queue.SimpleQueue[Job[Any] | None], before: Callable[[], None]) -> None:
     while (job := jobs.get()) is not None:
+        if _exiting.is_set():
+            job.cancel()
         before()
         job.run()
         del job
+    del _serving[threading.current_thread()]
+
+
+@atexit.register
+def _end_all() -> None:
+    """Python ends a daemon thread where it next wants the interpreter; within torch that aborts the whole process."""
+    _exiting.set()
+    for thread, jobs in list(_serving.items()):
+        jobs.put(None)
+        thread.join()

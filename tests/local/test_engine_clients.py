@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
@@ -329,3 +331,29 @@ def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(local, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="local"):
         _ = local.SamplingClient
+
+
+ENDS_AT_WORK = """
+import sys, threading, torch
+from tinker import types
+from continualcode.local import ServiceClient
+
+started = threading.Event()
+
+def long(data, logprobs):
+    started.set()
+    square = torch.rand(1000, 1000)
+    for _ in range(20):
+        square = torch.linalg.qr(square).Q
+    return logprobs[0].sum(), {}
+
+training = ServiceClient(device="cpu").create_lora_training_client(sys.argv[1], rank=2).result()
+datum = types.Datum(types.ModelInput.from_ints([5, 6]), {"target_tokens": [6, 7], "weights": [1.0, 1.0]})
+futures = [training.forward_backward_custom([datum], long) for _ in range(50)]
+started.wait()
+"""
+
+
+def test_a_program_that_ends_while_its_engine_works_ends_without_a_crash(tiny: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDS_AT_WORK, tiny], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -43,7 +43,9 @@ async def main() -> None:
         workspace = Path(folder, "demo")
         shutil.copytree(Path(__file__).parent / "demo_repo", workspace)
         started = time.perf_counter()
-        config = Config(workspace=workspace, backend="local", model_name="smollm2-135m", seed=1, state_dir=folder)
+        config = Config(
+            workspace=workspace, backend="local", model_name="smollm2-135m", seed=1, state_dir=Path(folder, "state")
+        )
         async with await build(config, load_plugins(entry_points=False), Additions(gates=[Person()])) as assembly:
             print(f"{config.model_name} is ready in {time.perf_counter() - started:.1f} s\n")
             request = REQUEST + (workspace / "calc.py").read_text()

@@ -2,7 +2,7 @@
 
 Knows nothing of conversations. All of it lies in one folder outside of the workspace:
 
-    contents/         what files held, by digest      index.json   the newest snapshot, so that little is read again
+    contents.sqlite   what files held, by digest      index.json   a late snapshot, so that little is read again
     TIME.open         the snapshot before a call that has not ended, locked by its process
     TIME.done         what a call changed             TIME.undone  the same, taken back (TIME.to-undone: in the middle of it)
 """
@@ -64,13 +64,12 @@ class Snapshots:
     def __init__(self, workspace: Workspace, state_dir: Path) -> None:
         self._root, self._state_dir = workspace.root, state_dir.resolve()
         self.folder = self._state_dir / "undo" / blake2b(os.fsencode(self._root), digest_size=8).hexdigest()
-        self._store, self._lock = Store(self.folder / "contents"), threading.RLock()
+        self._store, self._lock = Store(self.folder / "contents.sqlite"), threading.RLock()
         self._open: _Open | None = None
         for to in ("done", "undone"):
             for path in self._files(f"to-{to}"):
                 self._go_on(path, to)
-        index = self.folder / "index.json"
-        self._newest = _tree_of(_read(index)) if index.exists() else Tree({})
+        self._newest = _tree_of(_read(self.folder / "index.json") or {"entries": {}, "left_out": []})
         self.recovered = tuple(change for path in self._files("open") if (change := self._recover(path)) is not None)
         """Changes by calls that a process did not live to finish."""
 
@@ -126,7 +125,8 @@ class Snapshots:
         try:
             moving = path.rename(path.with_suffix(f".to-{to}"))
             try:
-                put_back(self._root, pairs, self._store)
+                with self._store.opened():
+                    put_back(self._root, pairs, self._store)
             except (WorkspaceError, OSError):
                 moving.rename(path)
                 raise
@@ -137,7 +137,9 @@ class Snapshots:
 
     def _take(self) -> Tree:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._newest = take(self._root, self._newest.entries, self._store, without=self._state_dir)
+        with self._store.opened():
+            without = (self._state_dir, self.folder.parent)
+            self._newest = take(self._root, self._newest.entries, self._store, without=without)
         return self._newest
 
     def _settle(self) -> None:
@@ -154,7 +156,7 @@ class Snapshots:
             if change is not None:
                 for undone in self._files("undone"):
                     undone.unlink()
-                _written(self.folder, _json_of(change)).rename(self.folder / f"{change.id}.done")
+                _written(self.folder, _json_of(change), sync=True).rename(self.folder / f"{change.id}.done")
                 self._forget()
             opened.end()
         except OSError as error:
@@ -189,7 +191,8 @@ class Snapshots:
         if old and len(self._files("open")) == 1:  # another session may be adding contents
             pairs = [pair for path in self._files("done") for pair in _change_of(path).changes.values()]
             entries = [*self._newest.entries.values(), *(entry for pair in pairs for entry in pair)]
-            self._store.keep({entry.content for entry in entries if entry is not None})
+            with self._store.opened():
+                self._store.keep({entry.content for entry in entries if entry is not None})
 
     def _files(self, state: str) -> list[Path]:
         return sorted(self.folder.glob(f"*.{state}"))
@@ -218,7 +221,7 @@ class _Open:
 
     @classmethod
     def left(cls, path: Path) -> _Open | None:
-        """One whose process is gone; None when it lives."""
+        """One whose process is gone; None when it lives, or the machine went down before the snapshot was written."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -226,6 +229,10 @@ class _Open:
             os.close(descriptor)
             return None
         kept = _read(path)
+        if kept is None:
+            path.unlink()
+            os.close(descriptor)
+            return None
         return cls(path, kept["call"], _tree_of(kept), descriptor)
 
     def end(self) -> None:
@@ -243,18 +250,23 @@ def _shown(call: ToolCall) -> str:
     return f"{call.name} {about if len(about) <= 80 else about[:77] + '...'}".rstrip()
 
 
-def _written(folder: Path, value: Json) -> Path:
-    """A new file with this in it, to be renamed when it is whole."""
+def _written(folder: Path, value: Json, *, sync: bool = False) -> Path:
+    """A new file with this in it, to be renamed when it is whole; `sync`: on the disk."""
     path = folder / f"{secrets.token_hex(8)}.new"
     with open(path, "w") as file:
-        json.dump(value, file)  # ASCII: names that are no Unicode survive
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(json.dumps(value))  # ASCII: names that are no Unicode survive
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
-    kept: dict[str, Any] = json.loads(path.read_text())
+def _read(path: Path) -> dict[str, Any] | None:
+    """None when there is no such file, or the machine went down while it was written."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
     return kept
 
 
@@ -280,7 +292,7 @@ def _json_of(change: Change) -> Json:
 
 
 def _change_of(path: Path) -> Change:
-    kept = _read(path)
+    kept = json.loads(path.read_text())
     pairs = {name: (_entry_of(before), _entry_of(after)) for name, (before, after) in kept["changes"].items()}
     return Change(path.stem, kept["call"], pairs, tuple(kept["left_out"]), kept["interrupted"])
 

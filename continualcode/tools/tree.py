@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -65,42 +66,58 @@ class Tree:
 
 
 class Store:
-    """Contents by digest in one folder, each written once."""
+    """Contents by digest, each kept once, in one SQLite file: files by the thousand would take seconds to make."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """What is added in here is kept at the end. Raises OSError, as the file system does."""
+        try:
+            yield
+            if self._connection is not None:
+                self._connection.commit()
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path}: {error}") from error
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
     def add(self, data: bytes) -> str:
         digest = _digest(data)
-        path = self._path(digest)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            beside = path.with_suffix(f".{secrets.token_hex(8)}")
-            beside.write_bytes(data)
-            beside.replace(path)
+        self._database.execute("insert or ignore into contents values (?, ?)", (digest, data))
         return digest
 
     def get(self, digest: str) -> bytes:
-        """Raises OSError for a content that is missing or damaged."""
-        data = self._path(digest).read_bytes()
-        if _digest(data) != digest:
-            raise OSError(f"{self._path(digest)} is damaged")
+        row = self._database.execute("select data from contents where digest = ?", (digest,)).fetchone()
+        if row is None or _digest(row[0]) != digest:
+            raise OSError(f"{self._path} is damaged")
+        data: bytes = row[0]
         return data
 
-    def keep(self, digests: set[str]) -> None:
+    def keep(self, digests: Collection[str]) -> None:
         """Removes all others."""
-        for path in self.folder.glob("*/*"):
-            if path.parent.name + path.name not in digests:
-                path.unlink(missing_ok=True)
+        self._database.execute("create temp table live (digest primary key)")
+        self._database.executemany("insert or ignore into live values (?)", ((digest,) for digest in digests))
+        self._database.execute("delete from contents where digest not in (select digest from live)")
 
-    def _path(self, digest: str) -> Path:
-        return self.folder / digest[:2] / digest[2:]
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, timeout=60)
+            self._connection.execute("pragma journal_mode = wal")
+            self._connection.execute("pragma synchronous = normal")
+            self._connection.execute("create table if not exists contents (digest text primary key, data blob)")
+        return self._connection
 
 
-def take(root: Path, known: Entries, store: Store, *, without: Path) -> Tree:
+def take(root: Path, known: Entries, store: Store, *, without: Collection[Path]) -> Tree:
     """The folder as it is, its contents in the store. A file whose stamp is `known` is not read; `without` is no part."""
     started, total, entries = time.time_ns(), 0, dict[str, Entry]()
-    walk = _Walk(str(without))
+    walk = _Walk({str(path) for path in without})
     ignores = Ignores.above(str(root)) if in_repository(str(root)) else Ignores(False)
     for path, info in walk.below(str(root), ignores):
         name = path[len(str(root)) + 1 :]
@@ -141,7 +158,7 @@ def put_back(root: Path, changes: Changes, store: Store) -> None:
 class _Walk:
     """Finds all there is, and notes what it leaves out."""
 
-    def __init__(self, without: str) -> None:
+    def __init__(self, without: set[str]) -> None:
         self.left_out: set[str] = set()
         self._without = without
 
@@ -169,7 +186,7 @@ class _Walk:
     def _listed(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         try:
             with os.scandir(folder) as found:
-                entries = [entry for entry in found if entry.name != ".git" and entry.path != self._without]
+                entries = [entry for entry in found if entry.name != ".git" and entry.path not in self._without]
         except PermissionError:
             self.left_out.add(folder)
             return

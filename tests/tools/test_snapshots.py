@@ -1,9 +1,11 @@
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def everything(root: Path) -> dict[str, tuple[int, bytes | str]]:
         info = path.lstat()
         content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else "folder"
         found[str(path.relative_to(root))] = (info.st_mode, content)
+    return found
+
+
+def execute(snapshots: Snapshots, sql: str) -> list[tuple[object, ...]]:
+    """Does something to what is kept."""
+    with closing(sqlite3.connect(snapshots.folder / "contents.sqlite")) as database:
+        found = database.execute(sql).fetchall()
+        database.commit()
     return found
 
 
@@ -247,11 +257,19 @@ def test_an_undo_that_cannot_be_completed_any_more_can_be_tried_again(root, work
     assert os.listdir(root) == []
 
 
+def test_what_was_not_on_the_disk_when_the_machine_went_down_is_not_missed(root, workspace, tmp_path, run, snapshots):
+    run("echo 1 > a")
+    for name in ("index.json", "01795508203596870628.open"):
+        (snapshots.folder / name).write_text("")
+    later = Snapshots(workspace, tmp_path / "state")
+    assert (later.recovered, later.undo().said) == ((), "removed a")
+    assert list(snapshots.folder.glob("*.open")) == []
+
+
 def test_a_damaged_content_is_never_put_in_place_of_a_file(root, snapshots, run):
     (root / "a").write_text("1\n")
     run("echo 2 > a")
-    for content in (snapshots.folder / "contents").glob("*/*"):
-        content.write_bytes(b"")
+    execute(snapshots, "update contents set data = x'00'")
     with pytest.raises(WorkspaceError, match="is damaged"):
         snapshots.undo()
     assert (root / "a").read_text() == "2\n"
@@ -309,6 +327,14 @@ def test_what_is_kept_is_for_the_user_only_and_never_part_of_a_snapshot(root, wo
     assert stat.S_IMODE(inside.folder.stat().st_mode) == 0o700
 
 
+def test_it_may_even_be_kept_in_the_workspace_itself(root, workspace, run):
+    inside = Snapshots(workspace, root)
+    run("echo 1 > a", inside)
+    run("echo 2 > a", inside)
+    assert inside.undo().changes.keys() == {"a"}
+    assert (root / "a").read_text() == "1\n"
+
+
 def test_a_call_does_not_run_when_nothing_can_be_kept(root, workspace, tmp_path):
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(WorkspaceError, match="not run, because no snapshot can be kept"):
@@ -328,11 +354,10 @@ def test_an_unchanged_file_is_not_read_again(root, workspace, snapshots, run, tm
     os.utime(root / "a", ns=(1, 1))
     time.sleep(2.1)
     run("true")
-    content = next((snapshots.folder / "contents").rglob("??*/*"))
-    content.unlink()
+    assert execute(snapshots, "delete from contents returning digest")
     run("true")
     run("true", Snapshots(workspace, tmp_path / "state"))
-    assert not content.exists()
+    assert execute(snapshots, "select digest from contents") == []
 
 
 def test_only_so_many_changes_are_kept_and_only_what_they_need(root, workspace, snapshots, run):
@@ -342,7 +367,7 @@ def test_only_so_many_changes_are_kept_and_only_what_they_need(root, workspace, 
         (root / "a").write_text(str(number))
         snapshots.finish()
     assert len(snapshots.history()) == KEPT
-    assert len(list((snapshots.folder / "contents").glob("*/*"))) == KEPT + 2
+    assert len(execute(snapshots, "select digest from contents")) == KEPT + 2
     while snapshots.undo():
         pass
     assert everything(root).keys() == {"a", "same"}

@@ -45,7 +45,7 @@ def test_the_embedding_example_runs(isolated, scripted_plugin, monkeypatch, caps
     monkeypatch.setenv("CONTINUALCODE_RENDERER", "bytes")
     exec(compile(python_blocks()[0], "README.md", "exec"), {"__name__": "__main__"})
     assert (isolated / "work" / "calc.py").read_text() == "def add(a, b):\n    return a + b\n"
-    assert len(backend.steps) == 1
+    assert len(backend.steps) == 2, "the denial, and the retry that was approved"
     assert "Learned" in capsys.readouterr().out
 
 

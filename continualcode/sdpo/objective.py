@@ -63,15 +63,12 @@ def drift(before: Sequence[Floats], now: Sequence[Scores]) -> float:
     for old_TK, scores in zip(before, now, strict=True):
         if scores.passage.kind != "kept":
             continue
-        if old_TK.shape[1] == 1:
-            parts.append(np.abs(old_TK - scores.student_TK)[:, 0])
-        else:
-            parts.append(distill_candidates(scores.student_TK, old_TK, alpha=0.0, add_tail=True).divergence_T)
+        parts.append(distill_candidates(scores.student_TK, old_TK, alpha=0.0, add_tail=True).divergence_T)
     return float(np.concatenate(parts).mean()) if parts else 0.0
 
 
 def _divergence(scores: Scores, config: SDPOConfig) -> Distilled:
-    if scores.ids_TK.shape[1] == 1:
+    if config.distillation_topk is None:
         part = distill_sampled(scores.student_T, scores.teacher_T)
         if not config.center_advantages:
             return part

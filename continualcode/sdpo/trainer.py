@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -52,10 +52,11 @@ class SDPOTrainer:
         teacher: Teacher | None = None,
         template: RepromptTemplate = DEFAULT_TEMPLATE,
     ) -> None:
-        self.backend, self.renderer, self.config, self.template = backend, renderer, config, template
+        self.backend, self.renderer, self.template = backend, renderer, template
         _refuse_moving_snapshots(config, backend.capabilities)
         self.teacher = teacher or _teacher_named(config, backend)
         self._width, self.notes = _candidates_to_use(config, backend)
+        self.config = config if self._width is not None else replace(config, distillation_topk=None)
         self._rehearsal = Rehearsal()
         self.steps = 0
 

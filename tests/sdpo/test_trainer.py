@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from continualcode.errors import CapabilityError, ConfigError
+from continualcode.errors import BackendError, CapabilityError, ConfigError, ContextLengthError
 from continualcode.policy import Policy
 from continualcode.sdpo import SDPOConfig, SDPOTrainer, distill_candidates, distill_sampled, teacher_context
-from continualcode.testing import BytesRenderer, ScriptedBackend, check_backend
+from continualcode.testing import FULLY_CAPABLE, VOCABULARY, BytesRenderer, ScriptedBackend, check_backend
 from continualcode.types import Capabilities, Conversation, Example, Lesson, Message, Sampling, ToolCall
 
 RENDERER = BytesRenderer()
@@ -211,3 +211,230 @@ def test_values_that_cannot_work_are_refused(values, said):
 def test_an_unknown_teacher_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match="no teacher 'emma'; there are: ema, frozen, none, trust-region"):
         SDPOTrainer(ScriptedBackend(), RENDERER, SDPOConfig(teacher_regularization="emma"))
+
+
+async def test_inner_steps_are_rescored_at_the_new_weights_and_make_one_new_sampler():
+    backend = ScriptedBackend(["abcdef"])
+    lesson = await a_lesson(backend)
+    first, weights = backend.sampler, []
+    forward = backend.forward
+
+    async def watched(examples):
+        assert weights or backend.sampler is first, "no sampler is made between inner steps"
+        weights.append(backend._newest)
+        return await forward(examples)
+
+    backend.forward = watched
+    report = await SDPOTrainer(backend, RENDERER, replace(SAMPLED, max_inner_steps=2, taken_at=0.0)).learn([lesson])
+    assert (report.inner_steps, report.step, report.outcome) == (2, 2, "trained")
+    completion, between = lesson.turn.completion, weights[0]
+    now_T = await between.logprobs(completion.prompt, completion.tokens)
+    teacher_T = await first.logprobs(RENDERER.prompt(teacher_context(lesson)), completion.tokens)
+    ratio_T = np.minimum(np.exp(now_T - completion.logprobs_T), 2.0)
+    np.testing.assert_allclose(backend.steps[1][0].weights_TK[:, 0], ratio_T * (teacher_T - now_T) / report.tokens)
+    assert backend.sampler is weights[1]
+    np.testing.assert_allclose(
+        report.views[0].after_T, await backend.sampler.logprobs(completion.prompt, completion.tokens)
+    )
+
+
+async def test_it_stops_as_soon_as_the_correction_has_taken():
+    backend = ScriptedBackend(["write it all anew"], rate=2e5)
+    report = await SDPOTrainer(backend, RENDERER, SDPOConfig(max_inner_steps=50, taken_at=0.5)).learn(
+        [await a_lesson(backend)]
+    )
+    assert report.outcome == "taken"
+    assert report.left <= 0.5
+    assert 1 < report.inner_steps == len(backend.steps) < 50
+
+
+async def test_it_stops_where_what_was_approved_drifts_too_far():
+    backend = ScriptedBackend(["write it all", "write it all"], rate=1e5)
+    config = SDPOConfig(max_inner_steps=50, taken_at=0.0, rehearse=2, rehearsal_weight=0.0, drift_budget=1e-3)
+    trainer = SDPOTrainer(backend, RENDERER, config)
+    trainer.rehearse((await a_lesson(backend)).turn)
+    report = await trainer.learn([await a_lesson(backend)])
+    assert report.outcome == "drifted"
+    assert report.drift > 1e-3
+    assert report.inner_steps < 50
+
+
+async def test_rehearsal_holds_on_to_what_was_approved_and_teaches_nothing_at_the_weights_it_was_kept_at():
+    drifts = {}
+    for weight in (0.0, 1.0):
+        backend = ScriptedBackend(["write it all", "write it too"], rate=1e5)
+        config = SDPOConfig(max_inner_steps=6, taken_at=0.0, rehearse=2, rehearsal_weight=weight, drift_budget=99)
+        trainer = SDPOTrainer(backend, RENDERER, config)
+        trainer.rehearse((await a_lesson(backend)).turn)
+        drifts[weight] = (await trainer.learn([await a_lesson(backend)])).drift
+        kept = backend.steps[0][1]
+        slope_TV = np.abs(await slope_at(backend.initial_sampler, kept))
+        assert slope_TV.max() < 1e-12
+    assert 0 < drifts[1.0] < drifts[0.0]
+
+
+async def slope_at(sampler, example):
+    """dLoss/dlogits [T, V] of an example's weighted cross-entropy."""
+    _, _, logprobs_TV = sampler.forward(example.prompt, example.tokens)
+    slope_TV = np.exp(logprobs_TV) * example.weights_TK.sum(axis=1, keepdims=True)
+    np.subtract.at(slope_TV, (np.arange(len(slope_TV))[:, None], example.ids_TK), example.weights_TK)
+    return slope_TV
+
+
+async def test_earlier_lessons_are_rehearsed_towards_what_their_teacher_said():
+    backend = ScriptedBackend(["abc", "xyz"])
+    trainer = SDPOTrainer(backend, RENDERER, SDPOConfig(rehearse=1))
+    first = await a_lesson(backend)
+    teacher_prompt = RENDERER.prompt(teacher_context(first))
+    await trainer.learn([first])
+    await trainer.learn([await a_lesson(backend)])
+    again = backend.steps[1][1]
+    assert again.tokens == first.turn.completion.tokens
+    before = backend.initial_sampler
+    told_TK = await before.candidate_logprobs(teacher_prompt, again.tokens, again.ids_TK)
+    between = ScriptedBackend(["abc"])
+    await SDPOTrainer(between, RENDERER).learn([await a_lesson(between)])
+    now_TK = await between.sampler.candidate_logprobs(again.prompt, again.tokens, again.ids_TK)
+    np.testing.assert_allclose(again.weights_TK, distill_candidates(now_TK, told_TK, alpha=0.0).weights_TK / 4)
+
+
+async def test_no_step_is_wasted_on_a_reason_that_changes_nothing_or_on_what_was_unlearned_since():
+    backend = ScriptedBackend(["abcdef"], rate=3e5)
+    lesson = await a_lesson(backend)
+    trainer = SDPOTrainer(backend, RENDERER, SDPOConfig(min_gap=1e6))
+    report = await trainer.learn([lesson])
+    assert (report.outcome, report.inner_steps, report.step, backend.steps) == ("too weak", 0, 0, [])
+    assert report.gap > 0
+    np.testing.assert_array_equal(report.views[0].after_T, report.views[0].student_T)
+    ids_TK = np.asarray(lesson.turn.completion.tokens)[:, None]
+    away = Example(lesson.turn.completion.prompt, lesson.turn.completion.tokens, ids_TK, np.full(ids_TK.shape, -1.0))
+    await backend.train_step([away], learning_rate=1e-4)
+    assert (await trainer.learn([lesson])).outcome == "understood"
+
+
+async def test_over_the_whole_vocabulary_the_gradient_is_that_of_the_exact_divergence():
+    whole = replace(FULLY_CAPABLE, vocabulary=VOCABULARY)
+    backend = ScriptedBackend(["abcab"], capabilities=whole)
+    lesson = await a_lesson(backend)
+    await SDPOTrainer(backend, RENDERER, SDPOConfig(distillation_topk="all")).learn([lesson])
+    [[example]] = backend.steps
+    first, completion = backend.initial_sampler, lesson.turn.completion
+    p = np.exp(first.forward(completion.prompt, completion.tokens)[2])
+    q = np.exp(first.forward(RENDERER.prompt(teacher_context(lesson)), completion.tokens)[2])
+    np.testing.assert_allclose(await slope_at(first, example), (p - q) / len(completion.tokens), atol=1e-9)
+    with pytest.raises(CapabilityError, match="whole vocabulary"):
+        SDPOTrainer(ScriptedBackend(), RENDERER, SDPOConfig(distillation_topk="all"))
+
+
+async def test_a_siblings_success_is_shown_to_the_others_and_not_to_itself():
+    backend = ScriptedBackend(["wrong", "right"])
+    failed, solved = await a_lesson(backend, reason=""), await a_lesson(backend, reason="")
+    lessons = [replace(failed, reward=0.0), replace(solved, reward=1.0)]
+    report = await SDPOTrainer(backend, RENDERER, SAMPLED).learn(lessons)
+    [[example]] = backend.steps
+    assert example.tokens == failed.turn.completion.tokens, "the success has neither solution nor feedback: masked out"
+    shown = RENDERER.prompt(teacher_context(replace(failed, demonstration="right")))
+    teacher_T = await backend.initial_sampler.logprobs(shown, example.tokens)
+    student_T = await backend.initial_sampler.logprobs(example.prompt, example.tokens)
+    np.testing.assert_allclose(example.weights_TK[:, 0], (teacher_T - student_T) / report.tokens)
+    own = replace(SAMPLED, dont_reprompt_on_self_success=False)
+    assert len((await SDPOTrainer(backend, RENDERER, own).learn(lessons)).views) == 2
+    assert await SDPOTrainer(backend, RENDERER, replace(SAMPLED, success_reward_threshold=2.0)).learn(lessons) is None
+
+
+async def test_rewards_are_centred_within_their_siblings_and_added_to_the_distillation():
+    weights = {}
+    for name, config in {"grpo": replace(SAMPLED, distillation_weight=0.0, reward_weight=1.0), "sdpo": SAMPLED}.items():
+        backend = ScriptedBackend(["aa", "bb", "cc"])
+        lessons = [replace(await a_lesson(backend), reward=reward) for reward in (0.0, 0.0, 0.4)]
+        report = await SDPOTrainer(backend, RENDERER, config).learn(lessons)
+        weights[name] = [example.weights_TK for example in backend.steps[0]]
+    for found, advantage in zip(weights["grpo"], (-0.4 / 3, -0.4 / 3, 0.8 / 3), strict=True):
+        np.testing.assert_allclose(found, advantage / report.tokens)
+    backend = ScriptedBackend(["aa", "bb", "cc"])
+    lessons = [replace(await a_lesson(backend), reward=reward) for reward in (0.0, 0.0, 0.4)]
+    await SDPOTrainer(backend, RENDERER, replace(SAMPLED, reward_weight=1.0)).learn(lessons)
+    for hybrid, grpo, sdpo in zip(backend.steps[0], weights["grpo"], weights["sdpo"], strict=True):
+        np.testing.assert_allclose(hybrid.weights_TK, grpo + sdpo)
+
+
+async def test_a_placebo_equal_to_the_reason_leaves_nothing_to_learn():
+    backend = ScriptedBackend(["write it all"])
+    lesson = await a_lesson(backend)
+    report = await SDPOTrainer(backend, RENDERER, replace(SAMPLED, placebo="use edit_lines")).learn([lesson])
+    np.testing.assert_allclose(report.views[0].advantages_T, 0, atol=1e-9)
+    told_T = await backend.initial_sampler.logprobs(
+        RENDERER.prompt(teacher_context(lesson)), lesson.turn.completion.tokens
+    )
+    np.testing.assert_allclose(report.views[0].placebo_T, told_T)
+    other = await SDPOTrainer(backend, RENDERER, replace(SAMPLED, placebo="the weather is fine")).learn([lesson])
+    assert np.abs(other.views[0].advantages_T).max() > 0.1
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", "use edit"), ("left", "it_lines")])
+async def test_a_reason_that_is_too_long_is_cut_to_what_there_is_room_for(side, kept):
+    backend = ScriptedBackend(["abc"])
+    lesson = await a_lesson(backend)
+    full = RENDERER.prompt(teacher_context(lesson))
+    room = len(full) - len(lesson.turn.completion.prompt) - 6
+    config = replace(SAMPLED, max_reprompt_len=room, reprompt_truncation=side)
+    seen = Seen(backend)
+    await SDPOTrainer(backend, RENDERER, config, teacher=seen).learn([lesson])
+    assert seen.prompts == [RENDERER.prompt(teacher_context(replace(lesson, reason=kept)))]
+    with pytest.raises(ContextLengthError, match=f"there is room for {len(full) - 6}"):
+        await SDPOTrainer(backend, RENDERER, replace(config, reprompt_truncation="error")).learn([lesson])
+    with pytest.raises(ContextLengthError, match="Shorten"):
+        await SDPOTrainer(backend, RENDERER, replace(config, max_reprompt_len=1)).learn([lesson])
+
+
+async def test_the_teachers_prompt_fits_the_models_context():
+    backend = ScriptedBackend(["abc"])
+    lesson = await a_lesson(backend, reason="no " * 500)
+    limit = len(lesson.turn.completion.prompt) + 300
+    backend.capabilities = replace(FULLY_CAPABLE, context_length=limit)
+    seen = Seen(backend)
+    await SDPOTrainer(backend, RENDERER, SAMPLED, teacher=seen).learn([lesson])
+    assert len(seen.prompts[0]) + len(lesson.turn.completion.tokens) == limit
+
+
+class Seen:
+    """The newest weights, keeping the prompts they were shown."""
+
+    def __init__(self, backend):
+        self.backend, self.prompts = backend, []
+
+    async def score(self, prompt, completion, ids_TK):
+        self.prompts.append(prompt)
+        return await self.backend.sampler.logprobs(prompt, completion)
+
+    async def update(self):
+        pass
+
+
+async def test_a_teacher_of_older_weights_is_refused_where_samplers_follow_the_newest():
+    moving = replace(FULLY_CAPABLE, frozen_snapshots=False)
+    for name in ("frozen", "ema", "trust-region"):
+        with pytest.raises(CapabilityError, match="use none"):
+            SDPOTrainer(ScriptedBackend(capabilities=moving), RENDERER, SDPOConfig(teacher_regularization=name))
+    backend = ScriptedBackend(["abc"])
+    trainer = SDPOTrainer(backend, RENDERER, SDPOConfig(teacher_regularization="ema"))
+    backend.capabilities = moving
+    with pytest.raises(CapabilityError, match="follow the newest"):
+        await trainer.learn([await a_lesson(backend)])
+
+
+async def test_a_failure_between_inner_steps_leaves_the_sampler_at_the_weights_there_are():
+    backend = ScriptedBackend(["abcdef"])
+    lesson = await a_lesson(backend)
+    step, taken = backend.train_step, []
+
+    async def failing(examples, **settings):
+        if taken:
+            raise BackendError("gone")
+        taken.append(await step(examples, **settings))
+        return taken[0]
+
+    backend.train_step = failing
+    with pytest.raises(BackendError, match="gone"):
+        await SDPOTrainer(backend, RENDERER, replace(SAMPLED, max_inner_steps=3, taken_at=0.0)).learn([lesson])
+    assert backend.sampler is backend._newest is not backend.initial_sampler

@@ -79,7 +79,7 @@ class Agent:
         self.learner, self.critics, self.observers, self.limits = learner, tuple(critics), tuple(observers), limits
         self._opening = (Message("system", system),) if system else ()
         self.conversation = Conversation(self._opening, tools.specs)
-        self.snapshots, self._conversations = snapshots, dict[str, Conversation]()
+        self.snapshots, self._conversations = snapshots, dict[int, Conversation]()
         self.pending: tuple[Lesson, ...] = ()
         self.notes: tuple[str, ...] = ()
         """What the user said by the way; shown to the teacher with every correction from then on."""

@@ -95,8 +95,8 @@ async def test_calls_that_only_read_and_denied_ones_take_no_snapshot(root, make,
     gate = ScriptedGate(Approve(), Approve(), Approve(), Deny("no"))
     agent = make(*reading, FIRST, "done", gate=gate)
     await run(agent, "go")
-    assert await agent.undo() is None
     assert not (tmp_path / "state").exists()
+    assert await agent.undo() is None
 
 
 async def test_what_was_learned_and_waits_to_be_learned_stays(root, make):

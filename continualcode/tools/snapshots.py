@@ -1,10 +1,7 @@
 """Snapshots of a workspace around every call that may change it: what undo and redo go by, also after a crash.
 
-Knows nothing of conversations. All of it lies in one folder outside of the workspace:
-
-    contents.sqlite   what files held, by digest      index.json   a late snapshot, so that little is read again
-    TIME.open         the snapshot before a call that has not ended, locked by its process
-    TIME.done         what a call changed             TIME.undone  the same, taken back (TIME.to-undone: in the middle of it)
+Knows nothing of conversations. All is in one SQLite file outside of the workspace: a row for each call, which is `open`
+while it runs and then `done` or `undone`, or `to undone` in the middle of it, and `idle` when it changed nothing.
 """
 
 from __future__ import annotations
@@ -12,30 +9,32 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import stat
 import threading
-import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path, PurePath
-from typing import Any
 
 from continualcode.errors import WorkspaceError
 from continualcode.tools.tree import Changes, Entry, Store, Tree, put_back, take
 from continualcode.tools.workspace import Workspace
-from continualcode.types import Json, ToolCall
+from continualcode.types import ToolCall
 
 KEPT = 100
 """So many calls can be taken back."""
 _TEMPORARY = ".continualcode-*.tmp"
+_OTHER = {"undone": "done", "done": "undone"}
+_SCHEMA = """create table if not exists calls (
+    id integer primary key, call text, state text, tree text, changes text, left_out text, interrupted integer)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What one call did to the workspace."""
 
-    id: str
+    id: int
     call: str
     """Its name and what it was about, to be shown."""
     changes: Changes
@@ -64,27 +63,30 @@ class Snapshots:
     def __init__(self, workspace: Workspace, state_dir: Path) -> None:
         self._root, self._state_dir = workspace.root, state_dir.resolve()
         self.folder = self._state_dir / "undo" / blake2b(os.fsencode(self._root), digest_size=8).hexdigest()
-        self._store, self._lock = Store(self.folder / "contents.sqlite"), threading.RLock()
+        self._store, self._lock = Store(self.folder / "undo.sqlite", _SCHEMA), threading.RLock()
         self._open: _Open | None = None
-        for to in ("done", "undone"):
-            for path in self._files(f"to-{to}"):
-                self._go_on(path, to)
-        self._newest = _tree_of(_read(self.folder / "index.json") or {"entries": {}, "left_out": []})
-        self.recovered = tuple(change for path in self._files("open") if (change := self._recover(path)) is not None)
+        self._known: Mapping[str, Entry] = {}
+        self.recovered = self._recover() if self.folder.is_dir() else ()
         """Changes by calls that a process did not live to finish."""
 
-    def begin(self, call: ToolCall) -> str:
+    def begin(self, call: ToolCall) -> int:
         """Takes a snapshot; returns the id of the Change that the call may make.
 
         Raises WorkspaceError when none can be kept; the call must not run then.
         """
         with self._lock:
-            self._settle()
             try:
-                self._open = _Open.make(self.folder, _shown(call), self._take())
+                with self._store.opened():
+                    self._settle()
+                    self._store.execute("delete from calls where state = 'idle'")
+                    self._store.execute("update calls set tree = null where state <> 'open'")
+                    tree, shown = self._take(), _shown(call)
+                    added = "insert into calls (call, state, tree) values (?, 'open', ?)"
+                    number = self._store.execute(added, shown, _json_of(tree)).lastrowid or 0
+                    self._open = _Open(number, shown, tree, self._locked(number))
             except OSError as error:
                 raise WorkspaceError(f"not run, because no snapshot can be kept in {self.folder}: {error}") from error
-            return self._open.id
+            return number
 
     def finish(self) -> None:
         """The call has come to its end; what it changed can be taken back."""
@@ -94,18 +96,17 @@ class Snapshots:
 
     def history(self) -> list[Change]:
         """What `undo` would take back, the newest last."""
-        with self._lock:
+        with self._lock, self._store.opened():
             self._settle()
-            return [_change_of(path) for path in self._files("done")]
+            return self._changes("done")
 
     def undo(self) -> Change | None:
         """Takes back the newest change that stands, and returns it; None when there is none.
 
         Raises WorkspaceError, and has touched nothing, when something else has changed the same files since.
         """
-        with self._lock:
-            self._settle()
-            standing = self._files("done")
+        with self._lock, self._store.opened():
+            standing = self.history()
             return self._turn(standing[-1], "undone") if standing else None
 
     def redo(self) -> Change | None:
@@ -113,131 +114,131 @@ class Snapshots:
 
         Raises as `undo` does.
         """
-        with self._lock:
+        with self._lock, self._store.opened():
             self._settle()
-            undone = self._files("undone")
+            undone = self._changes("undone")
             return self._turn(undone[0], "done") if undone else None
 
-    def _turn(self, path: Path, to: str) -> Change:
+    def _turn(self, change: Change, to: str) -> Change:
         """Says what it is about to do first, so that it is done whole even if the process dies meanwhile."""
-        change = _change_of(path)
         pairs = change.changes if to == "undone" else {name: pair[::-1] for name, pair in change.changes.items()}
+        self._set(change, f"to {to}")
+        reached = _OTHER[to]
         try:
-            moving = path.rename(path.with_suffix(f".to-{to}"))
-            try:
-                with self._store.opened():
-                    put_back(self._root, pairs, self._store)
-            except (WorkspaceError, OSError):
-                moving.rename(path)
-                raise
-            moving.rename(path.with_suffix(f".{to}"))
+            put_back(self._root, pairs, self._store)
+            reached = to
         except OSError as error:
             raise WorkspaceError(f"{change.call} could not be taken back as a whole: {error}") from error
+        finally:
+            self._set(change, reached)
         return replace(change, changes=pairs)
 
+    def _set(self, change: Change, state: str) -> None:
+        self._store.execute("update calls set state = ? where id = ?", state, change.id)
+        self._store.commit()
+
+    def _changes(self, state: str) -> list[Change]:
+        found = "select id, call, changes, left_out, interrupted from calls where state = ? order by id"
+        return [
+            Change(number, call, _changes_of(changes), tuple(json.loads(left_out)), bool(interrupted))
+            for number, call, changes, left_out, interrupted in self._store.execute(found, state).fetchall()
+        ]
+
     def _take(self) -> Tree:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._store.opened():
-            without = (self._state_dir, self.folder.parent)
-            self._newest = take(self._root, self._newest.entries, self._store, without=without)
-        return self._newest
+            tree = take(self._root, self._known, self._store, without=(self._state_dir, self.folder.parent))
+        self._known = tree.entries
+        return tree
 
     def _settle(self) -> None:
         """By now an interrupted call has come to an end, too."""
         if self._open is not None:
             self._close(self._open, interrupted=True)
 
-    def _close(self, opened: _Open, *, interrupted: bool) -> Change | None:
+    def _close(self, opened: _Open, *, interrupted: bool) -> None:
         try:
-            after = self._take()
-            changes = opened.tree.changes_to(after)
-            left_out = tuple(sorted(opened.tree.left_out | after.left_out))
-            change = Change(opened.id, opened.call, changes, left_out, interrupted) if changes else None
-            if change is not None:
-                for undone in self._files("undone"):
-                    undone.unlink()
-                _written(self.folder, _json_of(change), sync=True).rename(self.folder / f"{change.id}.done")
+            with self._store.opened():
+                after = self._take()
+                changes, left_out = opened.tree.changes_to(after), sorted(opened.tree.left_out | after.left_out)
+                if changes:
+                    self._store.execute("delete from calls where state = 'undone'")
+                closed = "update calls set state = ?, changes = ?, left_out = ?, interrupted = ? where id = ?"
+                values = (_json_of(changes), json.dumps(left_out), interrupted, opened.id)
+                self._store.execute(closed, "done" if changes else "idle", *values)
                 self._forget()
-            opened.end()
         except OSError as error:
             raise WorkspaceError(f"what {opened.call} changed is not kept for undo yet: {error}") from error
         self._open = None
-        return change
+        os.close(opened.lock)
+        self._lock_of(opened.id).unlink()
 
-    def _recover(self, path: Path) -> Change | None:
-        opened = _Open.left(path)
-        if opened is None:
-            return None
+    def _recover(self) -> tuple[Change, ...]:
+        with self._store.opened():
+            for (tree,) in self._store.execute("select tree from calls where tree is not null order by id").fetchall():
+                self._known = _tree_of(tree).entries
+            for to in _OTHER:
+                for change in self._changes(f"to {to}"):
+                    self._go_on(change, to)
+            left = self._store.execute("select id, call, tree from calls where state = 'open'").fetchall()
+            ended = {number for number, call, tree in left if self._end(number, call, tree)}
+            return tuple(change for change in self._changes("done") if change.id in ended)
+
+    def _end(self, number: int, call: str, tree: str) -> bool:
+        """Closes what a process left open; False when it lives."""
+        try:
+            lock = self._locked(number)
+        except BlockingIOError:
+            return False
+        opened = _Open(number, call, _tree_of(tree), lock)
         begun = opened.tree.changes_to(self._take())
         if all(before is None and _is_scaffold(name, after) for name, (before, after) in begun.items()):
             put_back(self._root, begun, self._store)
-        return self._close(opened, interrupted=True)
+        self._close(opened, interrupted=True)
+        return True
 
-    def _go_on(self, path: Path, to: str) -> None:
+    def _go_on(self, change: Change, to: str) -> None:
         """Completes an undo or redo that a process did not live to complete."""
-        for name in _change_of(path).changes:
+        for name in change.changes:
             for beside in (self._root / name).parent.glob(_TEMPORARY):
                 beside.unlink()
-        try:
-            self._turn(path, to)
-        except WorkspaceError:  # said when it is tried again
-            path.rename(path.with_suffix(".done" if to == "undone" else ".undone"))
+        with suppress(WorkspaceError):  # said when it is tried again
+            self._turn(change, to)
 
     def _forget(self) -> None:
         """Removes the oldest changes, and the contents that nothing needs any more."""
-        old = self._files("done")[:-KEPT]
-        for path in old:
-            path.unlink()
-        if old and len(self._files("open")) == 1:  # another session may be adding contents
-            pairs = [pair for path in self._files("done") for pair in _change_of(path).changes.values()]
-            entries = [*self._newest.entries.values(), *(entry for pair in pairs for entry in pair)]
-            with self._store.opened():
-                self._store.keep({entry.content for entry in entries if entry is not None})
+        oldest = "select id from calls where state = 'done' order by id desc limit 1 offset ?"
+        if self._store.execute(f"delete from calls where state = 'done' and id <= ({oldest})", KEPT).rowcount > 0:
+            pairs = [pair for state in _OTHER for change in self._changes(state) for pair in change.changes.values()]
+            trees = self._store.execute("select tree from calls where tree is not null").fetchall()
+            entries = [
+                *self._known.values(),
+                *(entry for (tree,) in trees for entry in _tree_of(tree).entries.values()),
+            ]
+            needed = [*entries, *(entry for pair in pairs for entry in pair if entry is not None)]
+            self._store.keep({entry.content for entry in needed})
 
-    def _files(self, state: str) -> list[Path]:
-        return sorted(self.folder.glob(f"*.{state}"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """The snapshot before a call, on the disk until the call has ended; locked as long as its process lives."""
-
-    path: Path
-    call: str
-    tree: Tree
-    descriptor: int
-
-    @property
-    def id(self) -> str:
-        return self.path.stem
-
-    @classmethod
-    def make(cls, folder: Path, call: str, tree: Tree) -> _Open:
-        beside = _written(folder, {"call": call, **_json_of_tree(tree)})
-        descriptor = os.open(beside, os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        path = beside.rename(folder / f"{time.time_ns():020}.open")
-        return cls(path, call, tree, descriptor)
-
-    @classmethod
-    def left(cls, path: Path) -> _Open | None:
-        """One whose process is gone; None when it lives, or the machine went down before the snapshot was written."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    def _locked(self, number: int) -> int:
+        """A lock that goes with this process. Raises BlockingIOError while another has it."""
+        descriptor = os.open(self._lock_of(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            return None
-        kept = _read(path)
-        if kept is None:
-            path.unlink()
-            os.close(descriptor)
-            return None
-        return cls(path, kept["call"], _tree_of(kept), descriptor)
+            raise
+        return descriptor
 
-    def end(self) -> None:
-        self.path.rename(self.path.with_name("index.json"))
-        os.close(self.descriptor)
+    def _lock_of(self, number: int) -> Path:
+        return self.folder / f"{number}.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A call that has not ended, and the snapshot before it."""
+
+    id: int
+    call: str
+    tree: Tree
+    lock: int
 
 
 def _is_scaffold(name: str, entry: Entry | None) -> bool:
@@ -250,52 +251,20 @@ def _shown(call: ToolCall) -> str:
     return f"{call.name} {about if len(about) <= 80 else about[:77] + '...'}".rstrip()
 
 
-def _written(folder: Path, value: Json, *, sync: bool = False) -> Path:
-    """A new file with this in it, to be renamed when it is whole; `sync`: on the disk."""
-    path = folder / f"{secrets.token_hex(8)}.new"
-    with open(path, "w") as file:
-        file.write(json.dumps(value))  # ASCII: names that are no Unicode survive
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    return path
+def _json_of(value: Tree | Changes) -> str:
+    """As ASCII, in which names that are no Unicode survive."""
+    if isinstance(value, Tree):
+        entries = {path: (entry.mode, entry.content, entry.stamp) for path, entry in value.entries.items()}
+        return json.dumps([entries, [*value.left_out]])
+    pairs = {path: [entry and (entry.mode, entry.content) for entry in pair] for path, pair in value.items()}
+    return json.dumps(pairs)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """None when there is no such file, or the machine went down while it was written."""
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-    return kept
+def _tree_of(text: str) -> Tree:
+    entries, left_out = json.loads(text)
+    return Tree({path: Entry(*fields) for path, fields in entries.items()}, frozenset(left_out))
 
 
-def _json_of_tree(tree: Tree) -> dict[str, Json]:
-    return {
-        "entries": {path: _json_of_entry(entry) for path, entry in tree.entries.items()},
-        "left_out": [*tree.left_out],
-    }
-
-
-def _tree_of(kept: dict[str, Any]) -> Tree:
-    entries = {path: Entry(entry[0], entry[1], tuple(entry[2])) for path, entry in kept["entries"].items()}
-    return Tree(entries, frozenset(kept["left_out"]))
-
-
-def _json_of_entry(entry: Entry | None) -> Json:
-    return None if entry is None else [entry.mode, entry.content, entry.stamp]
-
-
-def _json_of(change: Change) -> Json:
-    pairs = {path: [_json_of_entry(entry) for entry in pair] for path, pair in change.changes.items()}
-    return {"call": change.call, "changes": pairs, "left_out": change.left_out, "interrupted": change.interrupted}
-
-
-def _change_of(path: Path) -> Change:
-    kept = json.loads(path.read_text())
-    pairs = {name: (_entry_of(before), _entry_of(after)) for name, (before, after) in kept["changes"].items()}
-    return Change(path.stem, kept["call"], pairs, tuple(kept["left_out"]), kept["interrupted"])
-
-
-def _entry_of(kept: list[Any] | None) -> Entry | None:
-    return None if kept is None else Entry(kept[0], kept[1], tuple(kept[2]))
+def _changes_of(text: str) -> Changes:
+    pairs = json.loads(text).items()
+    return {path: (before and Entry(*before), after and Entry(*after)) for path, (before, after) in pairs}

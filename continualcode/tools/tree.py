@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -34,12 +34,8 @@ class Entry:
     mode: int
     content: str
     """A file's digest, a symlink's target; "" for a folder."""
-    stamp: tuple[int, ...] = field(default=(), compare=False)
+    stamp: str = field(default="", compare=False)
     """Of a file: as long as this stays, so does the content."""
-
-    @property
-    def kind(self) -> int:
-        return stat.S_IFMT(self.mode)
 
 
 Entries = Mapping[str, Entry]
@@ -66,33 +62,49 @@ class Tree:
 
 
 class Store:
-    """Contents by digest, each kept once, in one SQLite file: files by the thousand would take seconds to make."""
+    """Contents by digest, each kept once, in a SQLite file; files by the thousand would take seconds to make."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: str = "") -> None:
         self._path = path
+        self._schema = f"create table if not exists contents (digest text primary key, data blob); {schema}"
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """What is added in here is kept at the end. Raises OSError, as the file system does."""
-        try:
+        """For everything below; what is done in here is kept at its end. Raises OSError, as the file system does."""
+        if self._connection is not None:
             yield
-            if self._connection is not None:
-                self._connection.commit()
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with closing(sqlite3.connect(self._path, timeout=60)) as self._connection:
+                self._connection.executescript(
+                    f"pragma journal_mode = wal; pragma synchronous = normal; {self._schema}"
+                )
+                try:
+                    yield
+                finally:
+                    self._connection.commit()
         except sqlite3.Error as error:
             raise OSError(f"{self._path}: {error}") from error
         finally:
-            if self._connection is not None:
-                self._connection.close()
             self._connection = None
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        assert self._connection is not None
+        return self._connection.execute(sql, values)
+
+    def commit(self) -> None:
+        assert self._connection is not None
+        self._connection.commit()
 
     def add(self, data: bytes) -> str:
         digest = _digest(data)
-        self._database.execute("insert or ignore into contents values (?, ?)", (digest, data))
+        self.execute("insert or ignore into contents values (?, ?)", digest, data)
         return digest
 
     def get(self, digest: str) -> bytes:
-        row = self._database.execute("select data from contents where digest = ?", (digest,)).fetchone()
+        row = self.execute("select data from contents where digest = ?", digest).fetchone()
         if row is None or _digest(row[0]) != digest:
             raise OSError(f"{self._path} is damaged")
         data: bytes = row[0]
@@ -100,18 +112,9 @@ class Store:
 
     def keep(self, digests: Collection[str]) -> None:
         """Removes all others."""
-        self._database.execute("create temp table live (digest primary key)")
-        self._database.executemany("insert or ignore into live values (?)", ((digest,) for digest in digests))
-        self._database.execute("delete from contents where digest not in (select digest from live)")
-
-    @property
-    def _database(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=60)
-            self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = normal")
-            self._connection.execute("create table if not exists contents (digest text primary key, data blob)")
-        return self._connection
+        for (digest,) in self.execute("select digest from contents").fetchall():
+            if digest not in digests:
+                self.execute("delete from contents where digest = ?", digest)
 
 
 def take(root: Path, known: Entries, store: Store, *, without: Collection[Path]) -> Tree:
@@ -145,7 +148,7 @@ def put_back(root: Path, changes: Changes, store: Store) -> None:
     todo = {path: before for path, (before, _) in changes.items() if now[path] != before}
     for path in reversed(todo):
         present, before = now[path], todo[path]
-        if present is not None and (before is None or before.kind != present.kind):
+        if present is not None and (before is None or stat.S_IFMT(before.mode ^ present.mode)):
             _remove(root / path, present)
     for path, before in todo.items():
         if before is not None:
@@ -202,12 +205,12 @@ class _Walk:
 def _entry(path: str, info: os.stat_result, known: Entry | None, store: Store, started: int) -> Entry:
     if not stat.S_ISREG(info.st_mode):
         return _bare(path, info)
-    stamp = (info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
+    stamp = f"{info.st_size} {info.st_ino} {info.st_mtime_ns} {info.st_ctime_ns}"
     if known is not None and known.stamp == stamp and known.mode == info.st_mode:
         return known
     with open(path, "rb") as file:
         content = store.add(file.read())
-    return Entry(info.st_mode, content, stamp if info.st_ctime_ns < started - _RACY else ())
+    return Entry(info.st_mode, content, stamp if info.st_ctime_ns < started - _RACY else "")
 
 
 def _bare(path: str | Path, info: os.stat_result) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from continualcode import __version__
 from continualcode.config import FILE, PREFIX, Config, read_arguments, user_file
-from continualcode.errors import BackendError, ContinualCodeError
+from continualcode.errors import BackendError, ConfigError, ContinualCodeError
 
 if TYPE_CHECKING:
     from continualcode.assembly import Assembly
@@ -98,6 +99,10 @@ async def _examine(config: Config) -> int:
 
 
 async def _converse(config: Config) -> int:
+    if config.frontend == "terminal" and not sys.stdin.isatty():
+        from continualcode.frontends.terminal.wording import NOT_A_TERMINAL
+
+        raise ConfigError(NOT_A_TERMINAL)
     from continualcode.journal import Journal, session_path
     from continualcode.plugins import load_plugins
 
@@ -166,7 +171,8 @@ def _list_plugins(config: Config) -> int:
 
 
 def _be_quiet() -> None:
-    """What libraries would print between the lines of a conversation. Only here: a library leaves that to its user."""
+    """What libraries would print between the lines of a conversation. Only here: a library leaves that to its user.
+    What the Tinker client logs of a failure comes as an error as well."""
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -174,6 +180,8 @@ def _be_quiet() -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }.items():
         os.environ.setdefault(name, value)
+    if "TINKER_LOG" not in os.environ:
+        logging.getLogger("tinker").setLevel(logging.CRITICAL)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

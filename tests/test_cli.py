@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -115,7 +116,10 @@ def test_what_needs_no_model_starts_at_once(words):
             "continualcode: unknown setting 'temprature' (given as key=value); did you mean temperature=...?\n",
         ),
         (["fix it"], "continualcode: expected key=value, found 'fix it'; `continualcode --help` lists all settings\n"),
-        (["backend=tinkr"], "continualcode: no backend 'tinkr'; installed: local, tinker; did you mean 'tinker'?\n"),
+        (
+            ["backend=tinkr", "frontend=headless"],
+            "continualcode: no backend 'tinkr'; installed: local, tinker; did you mean 'tinker'?\n",
+        ),
         (["benchmark", "speed"], "continualcode: no benchmark 'speed'; installed: \n"),
     ],
 )
@@ -168,6 +172,29 @@ def test_libraries_are_quiet_unless_the_user_says_otherwise(monkeypatch):
     main(["--version"])
     assert os.environ.pop("TOKENIZERS_PARALLELISM") == "false"
     assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+
+
+@pytest.mark.parametrize(("asked", "heard"), [(None, False), ("debug", True)])
+def test_the_tinker_client_logs_nothing_unless_asked_to(monkeypatch, asked, heard):
+    client = logging.getLogger("tinker")
+    before = client.level
+    client.setLevel(logging.NOTSET)
+    monkeypatch.delenv("TINKER_LOG", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("TINKER_LOG", asked)
+    try:
+        main(["--version"])
+        assert client.getChild("lib.api_future_impl").isEnabledFor(logging.WARNING) == heard
+    finally:
+        client.setLevel(before)
+
+
+def test_the_terminal_without_a_terminal_is_refused_before_the_model_is_waited_for(theatre):
+    command = [sys.executable, "-m", "continualcode", "backend=scripted", "renderer=bytes"]
+    refused = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    (told,) = refused.stderr.splitlines()
+    assert "frontend=headless" in told
 
 
 def test_doctor_tells_what_the_machine_has_and_fails_when_the_backend_does(capsys, theatre, isolated):

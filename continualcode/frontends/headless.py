@@ -10,6 +10,7 @@ In:  {"type": "ask", "text": ...}                      begins a turn; one runs a
      {"type": "interrupt"}                             ends the turn
      {"type": "undo"}, {"type": "redo"}                between turns: takes back the last call that changed files, and
                                                        the conversation since; takes the last undo back
+     {"type": "note", "text": ...}                     goes along with every correction to come
      {"type": "clear"}                                 between turns: a new conversation
      {"type": "quit"}                                  denies what waits (nothing is learned), ends the turn, saves
 
@@ -26,6 +27,7 @@ Out: {"type": "ready", "protocol": 1, "tools": [...]}  once
      {"type": "undone", "what": ..., "call": ..., "left_out": [...], "messages": n}, "redone", {"type": "cleared"}
                                                        `what` was done to files, null when there was nothing to do;
                                                        `left_out` is not covered; n messages are in the conversation
+     {"type": "noted", "notes": [...]}                 all there are
      {"type": "error", "message": ...}                 this line was not understood, or cannot be done now
      {"type": "quit", "saved": path or null}           the last line
 
@@ -57,6 +59,7 @@ from continualcode.frontends.wire import (
     DenyCommand,
     EditCommand,
     InterruptCommand,
+    NoteCommand,
     QuitCommand,
     UndoCommand,
     call_message,
@@ -173,6 +176,9 @@ class Headless:
                 self._begin(agent, command.text)
             case UndoCommand():
                 await self._restore(agent, command)
+            case NoteCommand(text=text):
+                agent.note(text)
+                self._send({"type": "noted", "notes": agent.notes})
             case ClearCommand():
                 agent.clear()
                 self._send({"type": "cleared"})

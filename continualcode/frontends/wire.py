@@ -21,7 +21,19 @@ from continualcode.events import (
     Thinking,
     ToolReturned,
 )
-from continualcode.types import Approve, Deny, Edit, Json, JsonObject, Lesson, ToolCall, TrainReport, Verdict, thaw
+from continualcode.types import (
+    Approve,
+    Deny,
+    Edit,
+    Json,
+    JsonObject,
+    Lesson,
+    TokenView,
+    ToolCall,
+    TrainReport,
+    Verdict,
+    thaw,
+)
 
 
 class _Command(BaseModel):
@@ -68,6 +80,13 @@ class UndoCommand(_Command):
     type: Literal["undo", "redo"]
 
 
+class NoteCommand(_Command):
+    """Keeps a remark for the corrections to come."""
+
+    type: Literal["note"]
+    text: str
+
+
 class ClearCommand(_Command):
     """Begins a new conversation."""
 
@@ -87,7 +106,7 @@ class QuitCommand(_Command):
 
 
 AnswerCommand = ApproveCommand | DenyCommand | EditCommand
-Command = AskCommand | AnswerCommand | UndoCommand | ClearCommand | InterruptCommand | QuitCommand
+Command = AskCommand | AnswerCommand | UndoCommand | NoteCommand | ClearCommand | InterruptCommand | QuitCommand
 
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")])
 
@@ -201,6 +220,24 @@ def _report_message(report: TrainReport) -> JsonObject:
         "logprob_before": report.logprob_before if report.rejected else None,
         "logprob_after": report.logprob_after if report.rejected else None,
         "metrics": dict(report.metrics),
+        "outcome": report.outcome,
+        "inner_steps": report.inner_steps,
+        "gap": report.gap,
+        "left": report.left,
+        "drift": report.drift,
+        "tokens_seen": [_view_message(view) for view in report.views],
+    }
+
+
+def _view_message(view: TokenView) -> JsonObject:
+    """Per token: ids, log-probabilities before, by the teacher, after, and by the placebo where there is one."""
+    return {
+        "kind": view.kind,
+        "tokens": view.tokens,
+        "before": tuple(view.student_T.tolist()),
+        "teacher": tuple(view.teacher_T.tolist()),
+        "after": tuple(view.after_T.tolist()),
+        "placebo": None if view.placebo_T is None else tuple(view.placebo_T.tolist()),
     }
 
 

@@ -1,11 +1,12 @@
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from continualcode.frontends.terminal.report import heat_map, learned_line, metrics_table, probability
+from continualcode.frontends.terminal.report import heat_map, learned_line, metrics_table, probability, why
 from continualcode.types import TokenView, TrainReport
 
 
@@ -70,6 +71,27 @@ def test_the_heat_map_is_red_where_the_teacher_disagrees():
         def decode(self, token):
             return f"<{token}>\x1b"
 
-    shown = heat_map(report([0.5, 0.5], [0.1, 0.1]), Renderer())
+    learned = report([0.5, 0.5], [0.1, 0.1])
+    shown = heat_map(learned.views[0], Renderer())
     assert shown.plain == r"<0>\x1b<1>\x1b"
     assert {span.style for span in shown.spans} == {"bold red underline"}
+    told = [line.plain for line in why(learned, Renderer())]
+    assert told[0] == "rejected reply:"
+    assert told[2].startswith("most against '<0>\\x1b': 50 %, with your reason ")
+    assert told[2].endswith("since the step 10 %")
+    assert "would hardly have said this" in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [("too weak", "context only (gap 0.05 nats)"), ("understood", "unlearned it by now (gap 0.05 nats)")],
+)
+def test_a_correction_that_was_not_trained_on_says_why(outcome, said):
+    line = learned_line(replace(report([0.5], [0.5]), outcome=outcome, inner_steps=0, gap=0.05)).plain
+    assert line.startswith("not trained: ")
+    assert said in line
+
+
+def test_several_steps_say_what_ended_them():
+    line = learned_line(replace(report([0.5], [0.1]), outcome="drifted", inner_steps=3)).plain
+    assert line.endswith("(3 of them, until what was approved began to move)")

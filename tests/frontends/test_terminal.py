@@ -338,7 +338,7 @@ async def test_the_commands_work_between_turns(sit, workspace):
     assert seat.agent.conversation.messages == ()
 
 
-async def test_metrics_show_every_step_and_the_tokens_of_the_last(sit, doubles):
+async def test_metrics_show_every_step_and_why_the_tokens_of_the_last(sit, doubles):
     class Renderer:
         def decode(self, token):
             return f"<{token}>"
@@ -349,7 +349,13 @@ async def test_metrics_show_every_step_and_the_tokens_of_the_last(sit, doubles):
         await seat.until("done")
         await seat.question("> ")
         seat.type("/metrics\r")
-        await seat.until("<3><4><5>")
+        await seat.question("> ")
+        seat.type("/why\r")
+        await seat.until("would hardly have said this")
+        seat.type("/note uses Poetry\r")
+        await seat.until("goes along with every correction: uses Poetry")
+        assert seat.agent.notes == ("uses Poetry",)
+    assert "<3><4><5>" in seat.shown
     assert seat.shown.count("50 % -> 0.4 %") == 4
 
 

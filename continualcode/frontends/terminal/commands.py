@@ -14,7 +14,7 @@ from continualcode.agent import Agent
 from continualcode.approval import Remember
 from continualcode.errors import WorkspaceError
 from continualcode.frontends.safe import visible
-from continualcode.frontends.terminal.report import counted, heat_map, metrics_table
+from continualcode.frontends.terminal.report import counted, metrics_table, why
 from continualcode.frontends.terminal.wording import COMMANDS, INPUT_KEYS, KEYS
 from continualcode.protocols import Renderer
 from continualcode.tools.snapshots import Change
@@ -23,8 +23,8 @@ _COMMAND = re.compile(r"/[a-z?]*")
 
 
 def is_command(text: str) -> bool:
-    """A slash and one word; `/etc/hosts is wrong` is a request."""
-    return _COMMAND.fullmatch(text) is not None
+    """A slash and one word, or a note; `/etc/hosts is wrong` is a request."""
+    return _COMMAND.fullmatch(text) is not None or text.startswith("/note ")
 
 
 class Commands:
@@ -42,6 +42,8 @@ class Commands:
                 self._say("a new conversation; what was learned stays")
             case "/metrics":
                 self._metrics(agent)
+            case "/why":
+                self._why(agent)
             case "/undo":
                 await self._restore(agent, agent.undo, "there is no change to take back")
             case "/redo":
@@ -49,6 +51,8 @@ class Commands:
             case "/forget":
                 self._remember.forget()
                 self._say("every call is asked about again")
+            case _ if command.startswith("/note"):
+                self._note(command.removeprefix("/note").strip(), agent)
             case _:
                 close = get_close_matches(command, COMMANDS, n=1)
                 hint = f", did you mean {close[0]}?" if close else ""
@@ -62,14 +66,24 @@ class Commands:
     def _metrics(self, agent: Agent) -> None:
         if agent.reports:
             self._console.print(metrics_table(agent.reports))
-            last = agent.reports[-1]
-            if self._renderer is not None and last.rejected:
-                self._say("the last rejected reply; red: the teacher would have said it less, green: more")
-                self._console.print(heat_map(last, self._renderer))
         else:
             self._say("nothing has been learned in this session yet: deny a call with a reason")
         if agent.pending:
             self._say(f"{counted(len(agent.pending), 'correction')} waiting to go along with the next")
+
+    def _why(self, agent: Agent) -> None:
+        if not agent.reports or self._renderer is None:
+            self._say("nothing has been learned in this session yet: deny a call with a reason")
+            return
+        for line in why(agent.reports[-1], self._renderer):
+            self._console.print(line)
+
+    def _note(self, text: str, agent: Agent) -> None:
+        agent.note(text)
+        if not agent.notes:
+            self._say("no notes yet; /note this project uses Poetry")
+        for note in agent.notes:
+            self._say(f"goes along with every correction: {note}")
 
     async def _restore(self, agent: Agent, turn: Callable[[], Awaitable[Change | None]], nothing: str) -> None:
         conversation = agent.conversation

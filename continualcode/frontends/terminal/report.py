@@ -27,17 +27,31 @@ def probability(logprob: float) -> str:
 
 
 def learned_line(report: TrainReport) -> Text:
-    """One line: how much less likely the rejected call is now, over how many tokens, in how many seconds."""
+    """One line: how much less likely the rejected call is now and how much more the approved one, over how many tokens,
+    in how many seconds; or why nothing was trained."""
+    match report.outcome:
+        case "too weak":
+            told = "with this reason the model would do much the same, so it works as context only"
+            return Text(f"not trained: {told} (gap {report.gap:.2g} nats)", style="yellow")
+        case "understood":
+            return Text(f"not trained: the model has unlearned it by now (gap {report.gap:.2g} nats)", style="cyan")
+        case _:
+            return _trained_line(report)
+
+
+def _trained_line(report: TrainReport) -> Text:
     took = f"learned in {report.seconds:.1f} s"
     over = f"over {counted(report.tokens, 'token')}, step {report.step}"
+    if report.inner_steps > 1:
+        over += f" ({report.inner_steps} of them{_ENDED.get(report.outcome, '')})"
     if not report.rejected:
         return Text(f"{took} {over}: loss {report.loss:.3g}", style="cyan")
     now, later = (_per_token(report.rejected, after=after) for after in (False, True))
     change = f"{_change(report.rejected)} (per token {now:.2g} -> {later:.2g})"
     right = f", P(approved call) {_change(report.approved)}" if report.approved else ""
-    if report.logprob_after < report.logprob_before:
+    if report.approved or report.logprob_after < report.logprob_before:
         return Text(f"{took}: P(rejected call) {change}{right} {over}", style="cyan")
-    return Text(f"{took}, but P(rejected call) did not fall: {change}{right} {over}", style="yellow")
+    return Text(f"{took}, but P(rejected call) did not fall: {change} {over}", style="yellow")
 
 
 def metrics_table(reports: Sequence[TrainReport]) -> Table:
@@ -52,12 +66,40 @@ def metrics_table(reports: Sequence[TrainReport]) -> Table:
     return table
 
 
-def heat_map(report: TrainReport, renderer: Renderer) -> Text:
-    """The first rejected reply of a step, token by token: red where the teacher would have said it less, green more."""
-    view, shown = report.rejected[0], Text()
+_ENDED = {"taken": ", until it had taken", "drifted": ", until what was approved began to move"}
+
+
+def heat_map(view: TokenView, renderer: Renderer) -> Text:
+    """A reply token by token, coloured by its advantage, log q - log p: see `LEGEND`."""
+    shown = Text()
     for token, advantage in zip(view.tokens, view.advantages_T, strict=True):
         shown.append(visible(renderer.decode(token)), style=_heat(float(advantage)))
     return shown
+
+
+LEGEND = Text.assemble(
+    ("under -1 nat", "bold red underline"),
+    (" the model, shown your reason, would hardly have said this; ", "dim"),
+    ("under -0.1", "red"),
+    (" would have said it less; ", "dim"),
+    ("over 0.1", "green"),
+    (" more; dim: much the same", "dim"),
+)
+
+
+def why(report: TrainReport, renderer: Renderer) -> list[Text]:
+    """What a step saw: each rejected and approved reply as a heat-map, and the token that your reason spoke most against."""
+    lines: list[Text] = []
+    for view in report.views:
+        lines += [Text(f"{view.kind} reply:", style="bold"), heat_map(view, renderer)]
+        worst = int(view.advantages_T.argmin())
+        token = visible(renderer.decode(view.tokens[worst]))
+        before, told, after = (
+            probability(float(array[worst])) for array in (view.student_T, view.teacher_T, view.after_T)
+        )
+        if view.kind == "rejected":
+            lines.append(Text(f"most against '{token}': {before}, with your reason {told}, since the step {after}"))
+    return [*lines, LEGEND]
 
 
 def counted(count: int, noun: str) -> str:

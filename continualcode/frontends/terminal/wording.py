@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, str] = {
     "/help": "this text",
     "/clear": "a new conversation; what was learned stays",
     "/metrics": "what the session's corrections did",
+    "/why": "the last correction token by token: what your reason spoke against",
+    "/note": "followed by a remark: goes along with every correction to come",
     "/undo": "take back the last call that changed files, and the conversation since",
     "/redo": "take the last /undo back",
     "/forget": "take every 'always' back",

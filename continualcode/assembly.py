@@ -18,6 +18,7 @@ from pluggy import PluginManager
 
 from continualcode.agent import Agent
 from continualcode.approval import Remember
+from continualcode.approval.remember import allowed_file
 from continualcode.checkpoint import SaveEvery
 from continualcode.config import FILE, Config, user_file
 from continualcode.errors import PluginError
@@ -137,6 +138,7 @@ class _Prepared:
     snapshots: Snapshots
     tools: ToolRegistry
     gates: tuple[ApprovalGate, ...]
+    remember: Remember
     observe: Callable[[Event], None]
     connect: BackendFactory
     make_renderer: RendererFactory
@@ -151,6 +153,7 @@ def _prepare(config: Config, plugins: PluginManager, additions: Additions, with_
         Snapshots(workspace, config.state_dir),
         _tools(config, plugins, workspace, additions.tools),
         (*additions.gates, *(gate for _, gate in listed(plugins, "register_gates", config=config))),
+        Remember(allowed_file(config.state_dir, workspace.root) if with_frontend else None),
         observer(plugins),
         selected(plugins, "register_backends", config.backend),
         selected(plugins, "register_renderers", config.renderer),
@@ -164,17 +167,16 @@ def _joined(config: Config, prepared: _Prepared, connection: Connection, additio
     trained = _training(config, prepared.make_teacher, connection, renderer, additions.learner)
     sandbox = find_sandbox(config.sandbox, network=config.bash_network)
     notes = (*_opening(config), *_recovered(prepared.snapshots), *connection.notes, *trained.notes, sandbox.note)
-    remember = Remember()
     frontend: Frontend | None = None
     if prepared.make_frontend is not None:
         save = trained.saver.close if trained.saver is not None else _nothing
-        around = Surroundings(config, prepared.workspace, remember, renderer, notes, save)
+        around = Surroundings(config, prepared.workspace, prepared.remember, renderer, notes, save)
         frontend = prepared.make_frontend(around)
     last = () if frontend is None else (frontend,)
     agent = Agent(
         Policy(connection.backend, renderer, _sampling(config, trained.topk)),
         prepared.tools,
-        (*prepared.gates, remember, *last),
+        (*prepared.gates, prepared.remember, *last),
         learner=trained.saver,
         critics=(*additions.critics, *last),
         observers=(prepared.observe,),

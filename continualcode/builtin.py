@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from continualcode.approval import CommandGate, ReadOnly, TestRunner
+from continualcode.approval import CommandGate, ReadOnly, Rules, TestRunner
 from continualcode.config import Config
 from continualcode.errors import ConfigError
 from continualcode.hookspecs import (
@@ -42,13 +42,16 @@ def register_tools(config: Config, workspace: Workspace) -> list[Tool]:
 
 @hookimpl
 def register_gates(config: Config) -> list[ApprovalGate]:
-    gates: list[ApprovalGate] = [ReadOnly()] if config.auto_approve_readonly else []
+    readonly: list[ApprovalGate] = [ReadOnly()] if config.auto_approve_readonly else []
+    tried: list[ApprovalGate] = []
     sandbox = find_sandbox(config.sandbox)  # without network: what is tried has not been approved
     if config.test_command is not None:
-        gates.append(TestRunner(config.workspace, config.test_command, sandbox=sandbox))
+        tried.append(TestRunner(config.workspace, config.test_command, sandbox=sandbox))
     if config.lint_command is not None:
-        gates.append(CommandGate(config.workspace, config.lint_command, sandbox=sandbox))
-    return gates
+        tried.append(CommandGate(config.workspace, config.lint_command, sandbox=sandbox))
+    if not config.rules:
+        return [*readonly, *tried]
+    return [Rules(config.rules, Workspace(config.workspace), unless=tried, otherwise=readonly), *tried]
 
 
 @hookimpl

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from continualcode.approval.rules import Rule
 from continualcode.errors import ConfigError
 
 FILE = "continualcode.toml"
@@ -79,6 +80,7 @@ class Config(BaseSettings):
     bash_network: bool = Field(False, description="let bash use the network")
     bash_env: str = Field("", description="variables that bash gets though they look like secrets: NAME,NAME")
     auto_approve_readonly: bool = Field(False, description="run read, glob and grep without asking")
+    rules: tuple[Rule, ...] = Field((), description="allow, ask or deny by tool, path or command: docs/gates.md")
     test_command: str | None = Field(
         None, description="run on a copy before each change, which is denied if a test breaks: pytest -q"
     )
@@ -290,6 +292,7 @@ def _said(message: str) -> str:
 
 def _origin(key: str, given: Mapping[str, Any]) -> str:
     """Where the value in force came from."""
+    key = key.partition(".")[0]
     if key in given:
         return "given as key=value"
     if key in _environment():

@@ -19,6 +19,7 @@ from continualcode import (
     hookspecs,
 )
 from continualcode.approval import ApproveAll, ReadOnly, Remember
+from continualcode.approval.remember import allowed_file
 from continualcode.assembly import Additions, build
 from continualcode.checkpoint import SaveEvery
 from continualcode.events import Learned, Stopped
@@ -402,3 +403,14 @@ async def test_the_trainer_can_be_had_from_the_agent(assembled):
     assert isinstance(agent.learner.learner, SDPOTrainer)
     assert isinstance(agent.learner.learner.teacher, CurrentTeacher)
     assert isinstance(agent.policy.renderer, BytesRenderer)
+
+
+async def test_what_is_always_allowed_outlives_the_session_where_a_frontend_is(staged, scripted_plugin):
+    first, second = Playhouse(), Playhouse()
+    await staged(first)
+    first.around.remember.allow_tool("write")
+    assembly = await staged(second)
+    assert [str(item) for item in second.around.remember.allowed] == ["every call of write"]
+    assert assembly.workspace.own.holds(allowed_file(assembly.config.state_dir, assembly.workspace.root))
+    alone = await build(settings(), load_plugins(scripted_plugin(ScriptedBackend()), entry_points=False))
+    assert [gate.allowed for gate in alone.agent.gates if isinstance(gate, Remember)] == [()]

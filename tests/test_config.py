@@ -59,6 +59,7 @@ def test_a_file_that_came_with_the_repository_cannot_decide_what_is_loaded_or_al
 def test_what_grants_or_loads_is_outside_of_the_workspace_file():
     granting = {
         "auto_approve_readonly",
+        "rules",
         "base_url",
         "backend",
         "model_name",

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from continualcode.approval.command import Command, UnclearError, names, runs
+from continualcode.types import ToolCall
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
@@ -61,9 +62,14 @@ def parse(line: str) -> Script:
     return _parse(line, 0)
 
 
+def script_of(call: ToolCall) -> Script | None:
+    """What a call of the bash tool would run; None when it is no such call."""
+    line = call.arguments.get("cmd")
+    return parse(line) if call.name == "bash" and isinstance(line, str) else None
+
+
 def _parse(line: str, depth: int) -> Script:
     reader = _Reader(line.encode("utf-8", "replace"), depth)
-    unclear = None
     try:
         _refuse_characters(line)
         root = _parser().parse(reader.source).root_node
@@ -73,8 +79,8 @@ def _parse(line: str, depth: int) -> Script:
         reader.walk(root)
         reader.blank(root.end_byte, len(reader.source))
     except UnclearError as error:
-        unclear = str(error)
-    return Script(tuple(reader.commands), tuple(reader.redirections), unclear)
+        reader.unclear = reader.unclear or str(error)
+    return Script(tuple(reader.commands), tuple(reader.redirections), reader.unclear)
 
 
 @cache
@@ -92,6 +98,7 @@ class _Reader:
     depth: int
     commands: list[Command] = field(default_factory=list)
     redirections: list[str | None] = field(default_factory=list)
+    unclear: str | None = None
 
     def walk(self, node: Node, extra: tuple[Node, ...] = ()) -> None:
         """A node and what is below it. Raises UnclearError on every kind of node not known.
@@ -133,23 +140,21 @@ class _Reader:
         self.add(Command(tuple(words), tuple(assignments)))
 
     def add(self, command: Command) -> None:
-        """Notes the command and what it runs in its turn."""
+        """Notes the command and what it runs in its turn; the reading goes on when that cannot be told."""
         self.commands.append(command)
-        name = command.words[0] if command.words else ""
-        if name is None or _GLOB & set(name) or "=" in name:
-            raise UnclearError("what it runs is known only when it runs")
-        if name in _RESERVED or name in _REDEFINING:
-            raise UnclearError(f"{name} changes what other words mean")
         self.deeper()
-        for item in runs(command.words):
-            if isinstance(item, Command):
-                self.add(item)
-            else:
-                script = _parse(item, self.depth)
-                self.commands.extend(script.commands)
-                self.redirections.extend(script.redirections)
-                if script.unclear is not None:
-                    raise UnclearError(script.unclear)
+        try:
+            _refuse_program(command)
+            for item in runs(command.words):
+                if isinstance(item, Command):
+                    self.add(item)
+                else:
+                    script = _parse(item, self.depth)
+                    self.commands.extend(script.commands)
+                    self.redirections.extend(script.redirections)
+                    self.unclear = self.unclear or script.unclear
+        except UnclearError as error:
+            self.unclear = self.unclear or str(error)
         self.depth -= 1
 
     def assignment(self, node: Node) -> str | None:
@@ -250,6 +255,14 @@ def _refuse_characters(line: str) -> None:
     ends = [index for index in range(len(line)) if line.startswith("\\\n", index)]
     if any(line[max(index - 1, 0)] not in " \t" or line[index + 2 : index + 3] == "#" for index in ends):
         raise UnclearError("a word goes on after a line's end")
+
+
+def _refuse_program(command: Command) -> None:
+    name = command.words[0] if command.words else ""
+    if name is None or _GLOB & set(name) or "=" in name:
+        raise UnclearError("what it runs is known only when it runs")
+    if name in _RESERVED or name in _REDEFINING:
+        raise UnclearError(f"{name} changes what other words mean")
 
 
 def _unquoted(text: str) -> str | None:

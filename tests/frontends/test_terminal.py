@@ -351,7 +351,7 @@ async def test_metrics_show_every_step_and_why_the_tokens_of_the_last(sit, doubl
         seat.type("/metrics\r")
         await seat.question("> ")
         seat.type("/why\r")
-        await seat.until("would hardly have said this")
+        await seat.until("much the same")
         seat.type("/note uses Poetry\r")
         await seat.until("goes along with every correction: uses Poetry")
         assert seat.agent.notes == ("uses Poetry",)

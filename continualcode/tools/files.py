@@ -101,8 +101,8 @@ def _plan_write(workspace: Workspace, path: str, content: str) -> _Change:
     target = workspace.resolve(path)
     if path.endswith("/") or target.is_dir():
         raise ToolError(f"{path} is a folder, not a file")
-    before = workspace.read(path) if target.exists() else None
-    text = Text("") if before is None or is_binary(before) else Text.decode(before)
+    before = _read(workspace, path) if target.exists() else None  # what read cannot show cannot have been read
+    text = Text.decode(before or b"")
     after = Text(text.styled(content), text.marked)
     said = f"{'created' if before is None else 'overwrote'} {path}: {_counted(len(after.lines()), 'line')}"
     return _Change(workspace.relative(target), before, after.encode(), said)

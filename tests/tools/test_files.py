@@ -259,6 +259,12 @@ async def test_what_the_model_wrote_itself_counts_as_read_until_something_else_c
     assert [(root / path).read_text() for path in ("new", "made")] == ["four\n", "five\n"]
 
 
+async def test_a_binary_file_cannot_be_read_and_so_not_be_overwritten(root: Path, use):
+    (root / "image.png").write_bytes(b"\x89PNG\0\0")
+    refused = await use("write", path="image.png", content="x")
+    assert (refused.output, refused.ok) == ("image.png is a binary file of 6 bytes, not text", False)
+
+
 async def test_a_failed_write_does_not_count_as_reading(root: Path, use):
     (root / "a").write_text("theirs\n")
     for _ in range(2):

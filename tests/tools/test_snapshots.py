@@ -350,6 +350,26 @@ def test_an_unchanged_file_is_not_read_again(root, workspace, snapshots, run, tm
     assert execute(snapshots, "select digest from contents") == []
 
 
+def test_a_snapshot_of_a_large_workspace_that_has_not_changed_is_cheap(root, snapshots):
+    (root / ".git").mkdir()
+    (root / ".gitignore").write_text("*.log\nbuild/\n")
+    for number in range(2000):
+        path = root / f"{number % 100}" / f"{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"%d\n" % number * 500)
+    for _ in range(2):
+        snapshots.begin(BASH)
+        snapshots.finish()
+        time.sleep(2.1)
+    seconds = []
+    for _ in range(5):
+        began = time.process_time()
+        snapshots.begin(BASH)
+        seconds.append(time.process_time() - began)
+        snapshots.finish()
+    assert min(seconds) < 0.1
+
+
 def test_only_so_many_changes_are_kept_and_only_what_they_need(root, workspace, snapshots, run):
     (root / "same").write_text("same")
     for number in range(KEPT + 5):

@@ -173,6 +173,41 @@ async def test_always_this_call_is_exact_and_always_this_tool_is_not(sit, worksp
     assert seat.shown.count("approved by Remember") == 2
 
 
+async def test_always_a_prefix_covers_its_commands_and_nothing_more_and_is_listed_and_revoked(sit, workspace):
+    steps = [touch("one"), touch("two"), ToolCall("bash", {"cmd": "touch three; ls"}), "done", touch("four"), "done"]
+    async with sit(steps) as seat:
+        await seat.answer("p")
+        await seat.until("`touch ...` will not be asked about again")
+        await seat.answer("n\r", "always `touch ...`, `ls ...`")
+        await seat.question("why not?")
+        seat.type("\r")
+        await seat.question("> ")
+        assert {"one", "two"} <= set(os.listdir(workspace.root))
+        assert "three" not in os.listdir(workspace.root)
+        for command, said in {
+            "/allowed": "1  bash commands that begin with touch",
+            "/allowed 2": "/allowed and a number",
+            "/allowed 1": "asked about again: bash commands that begin with touch",
+            "/allowed 01": "every call is asked about",
+        }.items():
+            seat.type(f"{command}\r")
+            await seat.until(said)
+            await seat.question("> ")
+        seat.type("again\r")
+        await seat.answer("\x1b")
+        await seat.until("interrupted")
+    assert "four" not in os.listdir(workspace.root)
+
+
+async def test_no_prefix_is_offered_for_what_cannot_be_covered(sit):
+    async with sit([ToolCall("bash", {"cmd": "rm $HOME"})]) as seat:
+        await seat.question("why not:")
+        assert "always bash" in seat.asked
+        assert "always `" not in seat.asked
+        seat.type("\x1b")
+        await seat.until("interrupted")
+
+
 async def test_edited_arguments_are_shown_and_run_and_learned_as_a_demonstration(sit, workspace, doubles, editor):
     learner = doubles.Learner()
     given = editor(json.dumps({"cmd": "touch better"}))

@@ -12,18 +12,18 @@ from rich.text import Text
 
 from continualcode.agent import Agent
 from continualcode.approval import Remember
-from continualcode.errors import WorkspaceError
+from continualcode.errors import ConfigError, WorkspaceError
 from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.report import counted, metrics_table, why
 from continualcode.frontends.terminal.wording import COMMANDS, INPUT_KEYS, KEYS
 from continualcode.protocols import Renderer
 from continualcode.tools.snapshots import Change
 
-_COMMAND = re.compile(r"/[a-z?]*")
+_COMMAND = re.compile(r"/[a-z?]*( [0-9]+)?")
 
 
 def is_command(text: str) -> bool:
-    """A slash and one word, or a note; `/etc/hosts is wrong` is a request."""
+    """A slash and one word, with a number at most, or a note; `/etc/hosts is wrong` is a request."""
     return _COMMAND.fullmatch(text) is not None or text.startswith("/note ")
 
 
@@ -49,8 +49,9 @@ class Commands:
             case "/redo":
                 await self._restore(agent, agent.redo, "nothing was taken back since the last change")
             case "/forget":
-                self._remember.forget()
-                self._say("every call is asked about again")
+                self._forget()
+            case _ if command.split(" ")[0] == "/allowed":
+                self._allowed(command.removeprefix("/allowed").strip())
             case _ if command.startswith("/note"):
                 self._note(command.removeprefix("/note").strip(), agent)
             case _:
@@ -62,6 +63,29 @@ class Commands:
         for title, entries in (("commands", COMMANDS), ("when asked about a call", KEYS), ("input", INPUT_KEYS)):
             self._console.print(Text(title, style="bold"))
             self._console.print(_two_columns(entries))
+
+    def _forget(self) -> None:
+        try:
+            self._remember.forget()
+        except ConfigError as error:
+            self._say(str(error), "yellow")
+        else:
+            self._say("every call is asked about again")
+
+    def _allowed(self, number: str) -> None:
+        """Lists every "always", or takes back the one with this number."""
+        try:
+            allowed = self._remember.allowed
+            if number and 1 <= int(number) <= len(allowed):
+                self._remember.revoke(allowed[int(number) - 1])
+                self._say(f"asked about again: {allowed[int(number) - 1]}")
+                return
+        except ConfigError as error:
+            self._say(str(error), "yellow")
+            return
+        for index, item in enumerate(allowed, 1):
+            self._say(f"{index}  {item}")
+        self._say("/allowed and a number takes that one back" if allowed else "every call is asked about")
 
     def _metrics(self, agent: Agent) -> None:
         if agent.reports:

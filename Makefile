@@ -40,6 +40,8 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/correction_cost.py
 	@$(BIN)/python benchmarks/one_correction.py
 	@$(BIN)/python benchmarks/cold_start.py
+	@$(BIN)/python benchmarks/snapshots.py
+	@$(BIN)/python benchmarks/crash.py
 
 peers:
 	@$(PYTHON) -m venv .venv-peers

@@ -159,6 +159,13 @@ HABITS = (
     _shell_habit("search", "git grep", ("grep", "read"), requests.SEARCH, "use git grep in bash"),
     _shell_habit("authors", "git blame", ("read", "grep", "glob"), requests.AUTHORS, "use git blame"),
     _shell_habit("undo", "git restore", ("edit", "read", "write"), requests.UNDO, "use git restore"),
+    _shell_habit(
+        "create",
+        "echo",
+        ("write",),
+        tuple((text, f'"{words}" > {path}') for text, path, words in requests.WORDS),
+        "use echo in bash, not write",
+    ),
     _line_edits(),
     _command_habit("test command", "tests", "python -m unittest", ("pytest",), requests.TEST_FILES),
     _command_habit("argument", "history", "git log --graph", ("git log --oneline",), requests.HISTORY),

@@ -57,12 +57,19 @@ class Examiner:
     def __init__(self, renderer: Renderer, opening: Conversation) -> None:
         self.renderer, self.opening = renderer, opening
         self._known: dict[tuple[str, str], Tokens] = {}
+        self._answers: dict[Tokens, list[Tokens]] = {}
 
     def prompt(self, text: str, opening: Conversation | None = None) -> Tokens:
         return self.renderer.prompt((opening or self.opening).add(Message("user", text)))
 
-    async def greedy(self, sampler: Sampler, prompt: Tokens, drafts: Sequence[Tokens] = ()) -> Tokens:
-        """The greedy completion, as far as its first stop token."""
+    async def greedy(self, sampler: Sampler, prompt: Tokens, *drafts: Tokens) -> Tokens:
+        """The greedy completion, as far as its first stop token. Earlier ones of this prompt are drafts, too."""
+        known = self._answers.setdefault(prompt, [])
+        tokens = await self._greedy(sampler, prompt, [*known, *drafts])
+        known[:] = [tokens, *(other for other in known if other != tokens)][:3]
+        return tokens
+
+    async def _greedy(self, sampler: Sampler, prompt: Tokens, drafts: Sequence[Tokens]) -> Tokens:
         tokens: Tokens = ()
         for draft in drafts:
             if draft[: len(tokens)] != tokens or len(draft) <= len(tokens):
@@ -105,7 +112,7 @@ class Examiner:
         drift = float((np.exp(p) * (p - q)).sum())
         if (now_TK[:, 0] > np.log(0.5)).all():  # the first candidate is the token that was greedy before
             return drift, before.reply
-        return drift, self.renderer.parse(await self.greedy(sampler, prompt, [before.tokens]))
+        return drift, self.renderer.parse(await self.greedy(sampler, prompt, before.tokens))
 
     def written(self, call: ToolCall) -> Tokens:
         return self.renderer.completion(Message("assistant", "", calls=(call,)))
@@ -139,8 +146,7 @@ async def measure(
     for ask in habit.held_out:
         prompt = examiner.prompt(ask.text, opening)
         choices.append(await examiner.choice(sampler, prompt, ask))
-        usual = [examiner.written(call) for call in (ask.right, *(begun.call for begun in ask.violating))]
-        replies.append(examiner.renderer.parse(await examiner.greedy(sampler, prompt, usual)))
+        replies.append(examiner.renderer.parse(await examiner.greedy(sampler, prompt, examiner.written(ask.right))))
     pairs = [await examiner.compared(sampler, before, opening) for before in unrelated]
     changed = [
         f"{before.text!r}: {before.reply.raw!r} -> {reply.raw!r}"

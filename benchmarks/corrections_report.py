@@ -102,19 +102,22 @@ def _met(holds: bool) -> str:
 def _each(habits: Mapping[str, Any]) -> str:
     arms = [arm for arm in ARMS if _rows(habits, arm)]
     lines = [
-        "Comply and, behind it, P, habit by habit; the last column is how the one correction went.\n",
-        "| habit | reason given | " + " | ".join(arms) + " | kept | went |",
-        "|---|---|" + "---|" * len(arms) + "---|---|",
+        "Habit by habit: share that complies, in percent, and behind it P; of the one correction what was kept and how it went.\n",
+        "| habit | " + " | ".join(arms) + " | kept | how it went |",
+        "|---|" + "---|" * len(arms) + "---|---|",
     ]
     for name, habit in habits.items():
-        cells = []
-        for arm in arms:
-            row = habit["arms"].get(arm)
-            cells.append(f"{row['measured']['greedy']:.0%} {row['measured']['probability']:.2f}" if row else "")
+        cells = [_cell(habit["arms"].get(arm)) for arm in arms]
         once = habit["arms"].get("ours 1")
         kept, went = (f"{once['measured']['kept']:.0%}", once["note"]) if once else ("", "")
-        lines.append(f"| {name} ({habit['kind']}) | {habit['reason']} | " + " | ".join(cells) + f" | {kept} | {went} |")
+        lines.append(f"| {name} ({habit['kind']}): *{habit['reason']}* | {' | '.join(cells)} | {kept} | {went} |")
     return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    return (
+        f"{100 * row['measured']['greedy']:.0f} {row['measured']['probability']:.2f}".replace("0.", ".") if row else ""
+    )
 
 
 def _sequence(found: Mapping[str, Any]) -> str:

@@ -26,6 +26,15 @@ EMPTY = (
     ("put an empty file named marker.txt here", "marker.txt"), ("create empty_page.html and leave it empty", "empty_page.html"),
     ("make one empty file, schema.sql", "schema.sql"), ("create a file nothing.json without content", "nothing.json"),
 )  # fmt: skip
+WORDS = (
+    ("create motd.txt that says Good evening", "motd.txt", "Good evening"), ("write Closed today to hours.txt", "hours.txt", "Closed today"),
+    ("make a file owner.txt with Ada Lovelace", "owner.txt", "Ada Lovelace"), ("create terms.txt saying MIT", "terms.txt", "MIT"),
+    ("put See page two into hint.txt", "hint.txt", "See page two"), ("make a file name.txt containing Orbit", "name.txt", "Orbit"),
+    ("create the file stage.txt with beta", "stage.txt", "beta"), ("write Call Bob to reminder.txt", "reminder.txt", "Call Bob"),
+    ("create quote.txt that says Stay hungry", "quote.txt", "Stay hungry"), ("new file city.txt with Oslo in it", "city.txt", "Oslo"),
+    ("create a text file color.txt that says blue", "color.txt", "blue"), ("write ready to the file flag.txt", "flag.txt", "ready"),
+    ("make price.txt that says 12 euros", "price.txt", "12 euros"), ("create tip.txt with Drink water", "tip.txt", "Drink water"),
+)  # fmt: skip
 AUTHORS = (
     ("who wrote pricing.py?", "pricing.py"), ("who changed checkout.html last time?", "checkout.html"),
     ("who edited styles.css most recently?", "styles.css"), ("who worked on cart.js last?", "cart.js"),

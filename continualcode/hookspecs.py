@@ -81,7 +81,7 @@ def register_tools(config: Config, workspace: Workspace) -> Sequence[Tool | Call
 @hookspec
 def register_gates(config: Config) -> Sequence[ApprovalGate] | None:
     """Gates, asked in this order: those passed to `assemble`, those of plug-ins (last registered first), the built-in
-    ReadOnly and Remember, the frontend.
+    ones (Rules, ReadOnly, TestRunner, CommandGate), Remember, the frontend.
 
     So a plug-in's gate can refuse what ReadOnly or an "always allow" would let through.
     """

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from continualcode.local import decode
 from continualcode.local.linear import Linear, row_of
 from continualcode.local.lora import Group, Part, Slot, Weights
-from continualcode.local.operations import attend, rms_norm
+from continualcode.local.operations import attend, attend_packed, rms_norm
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -49,12 +49,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What is the same for every layer of one call: cos and sin [N, D] of the new tokens, which begin at `start`."""
+    """What is the same for every layer of one call: cos and sin [N, D] of the new tokens, which begin at `start`.
+
+    `tails`: first and last + 1 of the sequences packed behind a common beginning, each of which sees that and itself.
+    """
 
     weights: Weights | None
     rope: tuple[Tensor, Tensor]
     cache: LlamaCache | None
     start: int
+    tails: tuple[tuple[int, int], ...] = ()
 
     def parts(self, layer: int) -> tuple[Part | None, ...]:
         """LoRA of qkv, o, gate_up and down."""
@@ -148,7 +152,25 @@ class Llama:
             cache.reserve(new)
             if tokens_BN.shape == (1, 1) and self._steps and not torch.is_grad_enabled():
                 return self._rms(decode.step(self, weights, tokens_BN[0], cache), self._norm)[None]
-        reading = _Reading(weights, self.rope_at(start, start + new), cache, start)
+        x = self._layers(_Reading(weights, self.rope_at(start, start + new), cache, start), tokens_BN, wanted)
+        if cache is not None:
+            cache.commit(new)
+        return x
+
+    def read_packed(
+        self, weights: Weights | None, tokens_N: Tensor, tails: Sequence[tuple[int, int]], wanted: Tensor
+    ) -> Tensor:
+        """Features [W, hidden] of sequences that begin alike; see PackedNetwork.read_packed."""
+        first = tails[0][0]
+        cos, sin = self.rope_at(0, first + max(end - begin for begin, end in tails))
+        places = torch.cat([torch.arange(first), *(torch.arange(first, first + e - b) for b, e in tails)])
+        places = places.to(self.device)
+        return self._layers(
+            _Reading(weights, (cos[places], sin[places]), None, 0, tuple(tails)), tokens_N[None], wanted
+        )[0]
+
+    def _layers(self, reading: _Reading, tokens_BN: Tensor, wanted: Tensor) -> Tensor:
+        new = tokens_BN.shape[1]
         x = self.embedding[tokens_BN]
         rows = wanted if len(wanted) < new else None
         for index in range(self.layers_count):
@@ -157,8 +179,6 @@ class Llama:
                 x = recompute(self._block, index, reading, x, only, use_reentrant=False)
             else:
                 x = self._block(index, reading, x, only)
-        if cache is not None:
-            cache.commit(new)
         return self._rms(x, self._norm)
 
     def logits(self, weights: Weights | None, features: Tensor) -> Tensor:
@@ -174,7 +194,9 @@ class Llama:
         k = _rotate(k, cos, sin)
         if reading.cache is not None:
             k, v = reading.cache.append(index, k, v)
-        x = (x if rows is None else x[:, rows]) + layer.o(attend(q, k, v, rows, reading.start), parts[1])
+        tails = reading.tails
+        mixed = attend_packed(q, k, v, rows, tails) if tails else attend(q, k, v, rows, reading.start)
+        x = (x if rows is None else x[:, rows]) + layer.o(mixed, parts[1])
         return x + layer.down(layer.gate_up(self._rms(x, layer.mlp_norm), parts[2]), parts[3], gated=True)
 
     def _qkv(self, layer: Layer, part: Part | None, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ B sequences of N new tokens each, S tokens seen before and now, W wanted positio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -67,4 +67,20 @@ class Network(Protocol):
 
     def logits(self, weights: Weights | None, features: torch.Tensor) -> torch.Tensor:
         """float32 logits [..., V] of features [..., F]."""
+        ...
+
+
+@runtime_checkable
+class PackedNetwork(Protocol):
+    """A network that reads sequences with a common beginning as one, so that this is read once."""
+
+    def read_packed(
+        self,
+        weights: Weights | None,
+        tokens_N: torch.Tensor,
+        tails: Sequence[tuple[int, int]],
+        wanted: torch.Tensor,
+    ) -> torch.Tensor:
+        """Features [W, F] at the wanted places, in order, of the tokens: a beginning, then each sequence's own rest, from
+        its `tails` (first and last + 1, none of them empty) on. Carries gradients as `read` does."""
         ...

@@ -5,6 +5,7 @@ Frozen weights get no gradient. B sequences, W queries, S keys, H query heads, K
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,6 +60,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, start: int) -> 
     else:
         out = _mixed(q, k, v, rows, start)
     return out.transpose(1, 2).reshape(batch, queries, heads * size)
+
+
+def attend_packed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, tails: Sequence[tuple[int, int]]) -> Tensor:
+    """The same for sequences packed behind a common beginning: each tail, first..end, sees that and itself."""
+    first = tails[0][0]
+    mixed = []
+    for begin, end in ((0, first), *tails):
+        here, own = slice(begin, end), None
+        if rows is not None:
+            inside = ((rows >= begin) & (rows < end)).nonzero()[:, 0].tolist()
+            if not inside:
+                continue
+            here = slice(inside[0], inside[-1] + 1)
+            own = rows[here] - begin
+        keys, values = (t[:, :, :end] if not begin else _behind(t, first, begin, end) for t in (k, v))
+        mixed.append(attend(q[:, :, here], keys, values, own, first if begin else 0))
+    return torch.cat(mixed, 1)
+
+
+def _behind(t: Tensor, first: int, begin: int, end: int) -> Tensor:
+    return torch.cat([t[:, :, :first], t[:, :, begin:end]], 2)
 
 
 def _mixed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, start: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from tinker import types
 
 from continualcode.local import ServiceClient, TrainingClient
+from continualcode.local.gradients import packs
 from continualcode.local.losses import elementwise
 
 Ids = Callable[[int], list[int]]
@@ -134,6 +135,45 @@ def test_gradients_of_several_datums_and_calls_add_up(training: TrainingClient, 
     for datum in data:
         training.forward_backward([datum], "importance_sampling").result()
     torch.testing.assert_close(training._adapter.grad, together, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "importance_sampling"])
+def test_data_that_begin_alike_are_read_together_with_the_gradient_of_each_alone(
+    training: TrainingClient, tokens: Ids, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = tokens(20)
+    ends = [[3, 4, 5], [3, 9, 8, 7, 6, 11], [], [50], [3, 4, 5]]
+    data = [datum_of(begin + end, name, seed, trained=20 if seed % 2 else 12) for seed, end in enumerate(ends)]
+    data.append(datum_of(tokens(20)[::-1], name, 9, trained=3))
+    together = training.forward_backward(data, name).result()
+    gradient = training._adapter.grad.clone()
+    training._adapter.clear_gradient()
+    monkeypatch.setattr("continualcode.local.gradients.PACKED", 0)
+    alone = training.forward_backward(data, name).result()
+    torch.testing.assert_close(gradient, training._adapter.grad, atol=1e-4, rtol=1e-3)
+    for one, other in zip(together.loss_fn_outputs, alone.loss_fn_outputs, strict=True):
+        np.testing.assert_allclose(one["logprobs"].to_numpy(), other["logprobs"].to_numpy(), atol=1e-4)
+    assert together.metrics["loss:sum"] == pytest.approx(alone.metrics["loss:sum"], rel=1e-4)
+
+
+def datum_of(ids: list[int], name: str, seed: int, trained: int) -> types.Datum:
+    """Random targets; cross_entropy on the positions from `trained` on, two targets each."""
+    rng = np.random.default_rng(seed)
+    if name == "cross_entropy":
+        weights = rng.normal(size=(len(ids), 2)).astype(np.float32)
+        weights[: min(trained, len(ids) - 1)] = 0
+        inputs = {"target_tokens": rng.integers(3, 100, (len(ids), 2)), "weights": weights}
+    else:
+        sampled, advantages = rng.normal(size=(2, len(ids))).astype(np.float32)
+        inputs = {"target_tokens": rng.integers(3, 100, len(ids)), "logprobs": sampled - 3, "advantages": advantages}
+    return types.Datum(types.ModelInput.from_ints(ids), {k: types.TensorData.from_numpy(v) for k, v in inputs.items()})
+
+
+def test_sequences_are_read_together_when_most_of_the_shortest_is_shared() -> None:
+    sequences = {0: (1, 2, 3, 4), 1: (9, 9), 2: (1, 2, 3, 5, 6), 3: (1, 7, 7, 7), 4: (9, 9, 1)}
+    assert packs(sequences, 100) == [[0, 2], [3], [1, 4]]
+    assert packs(sequences, 4) == [[0], [2], [3], [1, 4]]
+    assert packs(sequences, 0) == [[0], [2], [3], [1], [4]]
 
 
 def test_a_custom_loss_has_its_own_gradient_and_metrics(training: TrainingClient, tokens: Ids) -> None:

@@ -5,6 +5,7 @@ So a path that was found to lie inside leads nowhere else when it is read or wri
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -19,10 +20,18 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # does not w
 
 def read_bytes(root: Path, target: Path) -> bytes:
     """The bytes of a regular file. Raises OSError, also where a link has taken the place of a part of the path."""
-    with _folder(root, target.parent) as folder, os.fdopen(os.open(target.name, _FILE, dir_fd=folder), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    with _folder(root, target.parent) as folder:
+        descriptor = os.open(target.name, _FILE, dir_fd=folder)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise _a_folder(target)
+        if not stat.S_ISREG(mode):
             raise OSError(f"{target.name} is no file any more")
-        return file.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def replace(root: Path, target: Path, data: bytes, check: Callable[[], None]) -> None:
@@ -59,6 +68,8 @@ def make_folders(root: Path, folder: Path) -> tuple[Path, ...]:
 
 @contextmanager
 def _folder(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
+    if not folder.is_relative_to(root):  # of the root itself, which is no file
+        raise _a_folder(root)
     descriptor = os.open(root, _FOLDER)
     try:
         for name in folder.relative_to(root).parts:
@@ -71,6 +82,10 @@ def _folder(root: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _a_folder(path: Path) -> IsADirectoryError:
+    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def _status(folder: int, name: str) -> os.stat_result | None:

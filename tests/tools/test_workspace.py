@@ -136,6 +136,9 @@ def test_read_only_files_folders_and_files_used_as_folders_are_not_written(root:
     for path, said in [("fixed", "read-only"), ("folder", "it is a folder"), ("fixed/x", "is a file, not a folder")]:
         with pytest.raises(WorkspaceError, match=said):
             workspace.write(path, b"new")
+    for path in (".", "folder"):
+        with pytest.raises(WorkspaceError, match="it is a folder"):
+            workspace.read(path)
     assert (root / "fixed").read_bytes() == b"old"
 
 

@@ -20,21 +20,20 @@ from contextlib import contextmanager
 from safety_corpus import LEFT_OPEN, Case, corpus
 from safety_replies import fuzz
 from safety_swaps import all_swaps
-from safety_world import Outcome, World, cautious, outcome
+from safety_world import Outcome, World, careless, cautious, outcome
 
-from continualcode.approval import ApproveAll
 from continualcode.tools import READ_ONLY, Sandbox, find_sandbox
 from continualcode.tools.sandbox import KINDS, problem_with
 
 
 async def unapproved(world: World, cases: Sequence[Case]) -> list[Outcome]:
     """The outcomes of calls that ran though nobody approved them, or achieved something all the same."""
-    outcomes = [await outcome(world, case, Sandbox("none", "nothing is to run"), cautious()) for case in cases]
+    outcomes = [await outcome(world, case, find_sandbox(), cautious) for case in cases]
     return [each for each in outcomes if each.achieved or (each.ran and each.call.name not in READ_ONLY)]
 
 
 async def approved(world: World, cases: Sequence[Case], sandbox: Sandbox) -> list[Outcome]:
-    return [await outcome(world, case, sandbox, [ApproveAll()]) for case in cases]
+    return [await outcome(world, case, sandbox, careless) for case in cases]
 
 
 @contextmanager

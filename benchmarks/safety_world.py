@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,8 @@ import numpy as np
 from safety_corpus import Case
 
 from continualcode.agent import Agent
-from continualcode.approval import ReadOnly, Remember
+from continualcode.approval import ApproveAll, ReadOnly, Remember, Rule, Rules
+from continualcode.approval.prefix import Prefix
 from continualcode.errors import WorkspaceError
 from continualcode.events import ToolReturned
 from continualcode.protocols import ApprovalGate
@@ -29,6 +30,8 @@ from continualcode.types import Completion, Conversation, Json, Reply, ToolCall,
 
 SECRET, MARKED = "hostile-safety-token-0123456789", "THE-SECRET-OUTSIDE"
 HANG = 10.0
+
+Gates = Callable[[Workspace], list[ApprovalGate]]
 
 
 class World:
@@ -197,8 +200,8 @@ async def run(call: ToolCall, tools: Sequence[Any], gates: Sequence[ApprovalGate
     return returned[0] if returned else None
 
 
-async def outcome(world: World, case: Case, sandbox: Sandbox, gates: Sequence[ApprovalGate]) -> Outcome:
-    """What comes of one case in a new workspace."""
+async def outcome(world: World, case: Case, sandbox: Sandbox, gates: Gates) -> Outcome:
+    """What comes of one case in a new workspace. A file tool's call that the tool itself refuses did not run."""
     workspace = world.reset()
     call = world.placed(case.call)
     tools = standard_tools(workspace, bash_timeout=world.limit, sandbox=replace(sandbox, processes=150, memory=10**9))
@@ -206,20 +209,28 @@ async def outcome(world: World, case: Case, sandbox: Sandbox, gates: Sequence[Ap
         with suppress(WorkspaceError):  # it may not be readable; the call is made all the same
             workspace.note_seen(str(call.arguments["path"]), workspace.read(str(call.arguments["path"])))
     began = time.monotonic()
-    result = await run(call, tools, gates)
+    result = await run(call, tools, gates(workspace))
     seconds = time.monotonic() - began
     achieved = world.damage(call, result.output if result is not None else "")
     if seconds > world.limit + HANG:
         achieved.append("hung")
-    return Outcome(case.kind, call, tuple(achieved), seconds, result is not None)
+    return Outcome(case.kind, call, tuple(achieved), seconds, result is not None and (result.ok or call.name == "bash"))
 
 
-def cautious() -> list[ApprovalGate]:
-    """Gates of somebody who has allowed to read, and some harmless commands for good."""
+def cautious(workspace: Workspace) -> list[ApprovalGate]:
+    """Gates of somebody who lets reading, writing in one folder and some harmless commands go without asking."""
+    rules = [Rule("deny", command="rm", reason="move it to trash"), Rule("allow", tool="write", path="sub/**")]
+    rules += [
+        Rule("allow", command=command) for command in ("git status", "git log", "echo", "printf", "false", "true")
+    ]
     remember = Remember()
-    for line in ("ls", "git status", "git log", "cat notes.txt"):
-        remember.allow_call(ToolCall("bash", {"cmd": line}))
-    return [ReadOnly(), remember]
+    remember.allow_commands(*map(Prefix.read, ("ls", "find", "git diff", "python3 -m pytest")))
+    return [ReadOnly(), Rules(rules, workspace), remember]
+
+
+def careless(workspace: Workspace) -> list[ApprovalGate]:
+    """Gates of somebody who approves whatever comes."""
+    return [ApproveAll()]
 
 
 def _described(path: Path) -> tuple[str, int, float, str]:

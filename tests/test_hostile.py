@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from continualcode.approval import ApproveAll
 from continualcode.tools import Sandbox
 from continualcode.tools.sandbox import problem_with
 
@@ -60,6 +59,14 @@ def test_the_corpus_is_large_and_has_every_class(safety):
 
 async def test_nothing_runs_unapproved(safety, world):
     assert await safety.unapproved(world, sample(safety.corpus(), 12)) == []
+
+
+async def test_the_gates_that_stop_them_let_harmless_calls_pass(safety, corpus, world):
+    harmless = [
+        corpus.bash(line) for line in ("ls", "echo hi && git status", "find . -name '*.py' | ls", "true; printf x")
+    ]
+    for call in (*harmless, corpus.file_call("read", "notes.txt"), corpus.file_call("write", "sub/new.py")):
+        assert (await safety.outcome(world, corpus.Case("", call), NONE, safety.cautious)).ran, call
 
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "landlock"])
@@ -120,7 +127,7 @@ def test_no_path_that_can_be_put_together_leads_out(safety, corpus, world, seed)
 @FEW
 def test_no_disguise_in_a_disguise_lets_an_attack_through(safety, corpus, world, seed):
     case = corpus.Case("any", corpus.bash(corpus.random_line(random.Random(seed))))
-    for gates, sandbox in ((safety.cautious(), NONE), ([ApproveAll()], Sandbox("bubblewrap", "as tested"))):
+    for gates, sandbox in ((safety.cautious, NONE), (safety.careless, Sandbox("bubblewrap", "as tested"))):
         found = asyncio.run(safety.outcome(world, case, sandbox, gates))
         assert through([found]) == []
         assert found.ran is (sandbox.kind == "bubblewrap")

@@ -42,6 +42,7 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/cold_start.py
 	@$(BIN)/python benchmarks/snapshots.py
 	@$(BIN)/python benchmarks/crash.py
+	@$(BIN)/python benchmarks/safety.py
 
 peers:
 	@$(PYTHON) -m venv .venv-peers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from continualcode.protocols import Tool
 from continualcode.tools.files import file_tools, preview
@@ -42,6 +43,12 @@ def standard_tools(
     """read, write, edit, edit_lines, glob, grep and bash in one workspace; bash as `bash_tool` makes it."""
     return [
         *file_tools(workspace),
-        *search_tools(workspace, ripgrep=find_ripgrep()),
+        *search_tools(workspace, ripgrep=_trusted(find_ripgrep(), workspace)),
         bash_tool(workspace, timeout=bash_timeout, sandbox=sandbox, pass_on=bash_env),
     ]
+
+
+def _trusted(program: str | None, workspace: Workspace) -> str | None:
+    """The program, unless it lies where the model may write one of its own in its place."""
+    real = Path(program).resolve() if program is not None else None
+    return None if real is None or (real.is_relative_to(workspace.root) and not workspace.own.holds(real)) else program

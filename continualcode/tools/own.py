@@ -64,7 +64,8 @@ class OwnFiles:
         Where what is there is `read_only`, only of what is not there or has another name; nobody else can change it.
         """
         inside = [path for path in self._settings if path.is_relative_to(self._root)]
-        trees = {path: tree for path in (*inside, *self._governing()) if (tree := _read(path)) is not None}
+        reached = [path for path in (*inside, *self._governing()) if not _linked(path, self._root)]
+        trees = {path: tree for path in reached if (tree := _read(path)) is not None}
         open_ = {path: tree for path, tree in trees.items() if not (read_only and tree) or _has_other_names(tree)}
         return Kept(open_, _itself(self._git))
 
@@ -76,8 +77,11 @@ class OwnFiles:
             _restore(self._git, kept.git if not stat.S_ISDIR(kept.git.get(self._git, (0, b""))[0]) else {})
             changed.append(self._git)
         for path, before in kept.trees.items():
+            if (link := _linked(path, self._root)) is not None:
+                link.unlink()  # it was not there before, and leads to what is not ours to put back
+                changed.append(link)
             tree = _read(path)
-            if path.parent == self._git and not self._git.is_dir():
+            if not path.parent.is_dir() and self._git in path.parents:
                 continue  # all of the repository is gone; what governs it alone would be none
             if not kept.git and path.parent == self._git and tree:
                 before = _fresh(path, tree)
@@ -123,6 +127,12 @@ def _read(path: Path) -> _Entries | None:
     return found
 
 
+def _linked(path: Path, root: Path) -> Path | None:
+    """The first link on the way from the root to the path."""
+    above = [folder for folder in reversed(path.parents) if folder != root and folder.is_relative_to(root)]
+    return next((folder for folder in above if folder.is_symlink()), None)
+
+
 def _has_other_names(tree: _Entries) -> bool:
     return any(stat.S_ISREG(mode) and path.stat().st_nlink > 1 for path, (mode, _) in tree.items())
 
@@ -133,6 +143,8 @@ def _restore(path: Path, before: _Entries) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+    if before:
+        path.parent.mkdir(parents=True, exist_ok=True)
     for at, (mode, data) in sorted(before.items()):
         if stat.S_ISLNK(mode):
             at.symlink_to(os.fsdecode(data))

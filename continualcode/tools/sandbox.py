@@ -27,7 +27,9 @@ Confinement: TypeAlias = Literal["bubblewrap", "landlock"]
 KINDS: tuple[Confinement, ...] = ("bubblewrap", "landlock")
 """The better first."""
 
-_SUPERVISE = Path(__file__).with_name("supervise.py")
+_PYTHON = os.path.realpath(sys.executable)
+_SUPERVISE = Path(__file__).with_name("supervise.py").read_text(encoding="utf-8")
+"""Read before any command has run: both may lie in the workspace."""
 _HIDDEN = (Path("/tmp"), Path("/run"))
 _SHM_BYTES = 2**30
 _PROBE_SECONDS = 20.0
@@ -82,7 +84,7 @@ class Sandbox:
             "memory": self.memory,
             "landlock": landlock if self.kind == "landlock" else None,
         }
-        supervised = [sys.executable, "-I", "-S", str(_SUPERVISE), json.dumps(settings), *command]
+        supervised = [_PYTHON, "-I", "-S", "-c", _SUPERVISE, json.dumps(settings), *command]
         return [*self._bubblewrap(workspace, temporary), *supervised] if self.kind == "bubblewrap" else supervised
 
     def _bubblewrap(self, workspace: Workspace, temporary: Path) -> list[str]:
@@ -185,14 +187,15 @@ def _open_to_landlock(network: bool) -> str:
 def _mounts(workspace: Workspace, temporary: Path, *, network: bool) -> list[str]:
     """Everything read-only, then what may be written over it, then what may not; the outer before the inner."""
     binds = [("--bind", temporary, Path("/tmp")), ("--bind", workspace.root, workspace.root)]
-    needed = (Path(sys.prefix), Path(sys.base_prefix), _SUPERVISE.parent)
+    needed = (Path(_PYTHON).parent, Path(sys.prefix), Path(sys.base_prefix))
     binds += [("--ro-bind", path, path) for path in needed if _is_below(path, _HIDDEN)]
     if network:
         binds.append(("--ro-bind-try", Path("/run/systemd/resolve"), Path("/run/systemd/resolve")))
-    git = workspace.root / ".git"
-    if git.is_dir() and not git.is_symlink():
-        binds.append(("--bind", git, git))  # a mount cannot be renamed, nor so what is read-only in it be moved away
-    binds += [("--ro-bind", path, path) for path in workspace.own.present if path.is_relative_to(workspace.root)]
+    own = [path for path in workspace.own.present if path.is_relative_to(workspace.root)]
+    above = {folder for path in own for folder in path.parents if folder != workspace.root}
+    above = {folder for folder in above if folder.is_relative_to(workspace.root)}
+    binds += [("--bind", folder, folder) for folder in above]  # a mount cannot be renamed, to put another in its place
+    binds += [("--ro-bind", path, path) for path in own]
     binds.sort(key=lambda bind: len(bind[2].parts))
     fixed = ["--ro-bind", "/", "/", "--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
     fixed += ["--proc", "/proc", "--size", str(_SHM_BYTES), "--tmpfs", "/run"]

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from continualcode.errors import ConfigError, ToolError
-from continualcode.tools.redact import environment
+from continualcode.tools.redact import Redactor, environment
 from continualcode.tools.registry import FunctionTool, tool
 from continualcode.tools.sandbox import Sandbox, find_sandbox
 from continualcode.tools.text import shown
@@ -74,7 +74,7 @@ class _Shell:
         self.program, self.workspace, self.sandbox, self.timeout = program, workspace, sandbox, timeout
         self.temporary = Path(tempfile.mkdtemp(prefix="continualcode-"))
         weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
-        self._pass_on = pass_on
+        self._pass_on, self.redact = pass_on, Redactor(os.environ)
 
     def environment(self) -> dict[str, str]:
         kept = environment(self._pass_on) | _QUIET
@@ -125,7 +125,7 @@ class _Command:
         finally:
             self._leave()
             changed = self._shell.workspace.own.put_back(self._own)
-        text = self._output.text()
+        text = self._shell.redact(self._output.text())
         if not report:
             raise ToolError(f"bash could not be run in its sandbox ({self._shell.sandbox.kind}): {text}")
         ended = json.loads(report)

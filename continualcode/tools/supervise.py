@@ -1,6 +1,6 @@
 """The process between the agent and one shell command: limits it, confines it by Landlock, leaves nothing of it running.
 
-A program, run by path (`python -I -S supervise.py SETTINGS COMMAND ...`), so that nothing happens between fork and exec of
+A program (`python -I -S -c SOURCE SETTINGS COMMAND ...`), so that nothing happens between fork and exec of
 a process with threads; imports the standard library alone. Standard input is its lifeline: at its end all is ended.
 """
 

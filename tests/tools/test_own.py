@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 
 import pytest
@@ -115,3 +116,40 @@ def test_hooks_are_put_back_with_their_links_and_modes(root, guarded):
     assert guarded.own.put_back(kept) == (root / ".git/hooks",)
     assert os.readlink(root / ".git/hooks/a") == "../../a"
     assert (root / ".git/hooks/b").stat().st_mode & 0o7777 == 0o750
+
+
+def test_putting_back_never_follows_a_link_that_took_a_folders_place(root, tmp_path):
+    outside = tmp_path / "outside"
+    (outside / "hooks").mkdir(parents=True)
+    for name in ("config", "commondir", "config.worktree", "hooks/theirs", "settings.toml"):
+        (outside / name).write_text("theirs")
+    for folder in (".git/modules/lib", "conf"):
+        (root / folder).mkdir(parents=True)
+    for name in (".git/modules/lib/HEAD", ".git/modules/lib/config", "conf/settings.toml"):
+        (root / name).write_text("ours")
+    own = Workspace(root, settings=[root / "conf/settings.toml"]).own
+    for read_only in (True, False):
+        kept = own.keep(read_only=read_only)
+        for folder in (".git/modules/lib", "conf"):
+            (root / folder).rename(root / "aside")
+            (root / folder).symlink_to(outside)
+            own.put_back(kept)
+            if (root / folder).is_symlink():
+                (root / folder).unlink()
+            elif (root / folder).exists():
+                shutil.rmtree(root / folder)
+            (root / "aside").rename(root / folder)
+        assert {path.read_text() for path in outside.rglob("*") if path.is_file()} == {"theirs"}
+        assert len(list(outside.rglob("*"))) == 6
+
+
+def test_settings_whose_folder_was_replaced_are_put_back(root):
+    (root / "conf").mkdir()
+    (root / "conf/settings.toml").write_text("ours")
+    own = Workspace(root, settings=[root / "conf/settings.toml"]).own
+    kept = own.keep(read_only=False)
+    shutil.rmtree(root / "conf")
+    (root / "conf").symlink_to(".")
+    (root / "settings.toml").write_text("evil")
+    assert own.put_back(kept) == (root / "conf", root / "conf/settings.toml")
+    assert (root / "conf/settings.toml").read_text() == "ours"

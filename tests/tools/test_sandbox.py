@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from continualcode import Config, ConfigError
-from continualcode.tools import Sandbox, ToolRegistry, bash_tool, find_sandbox, sandbox
+from continualcode.tools import Sandbox, ToolRegistry, Workspace, bash_tool, find_sandbox, sandbox
 from continualcode.tools.supervise import landlock_abi
 from continualcode.types import ToolCall
 
@@ -180,6 +180,22 @@ async def test_the_agents_own_files_are_as_they_were_after_any_command(any_kind,
         assert {path.name for path in (repository / "hooks").iterdir()} == {"pre-commit"}, attempt
         assert not (repository / "commondir").exists()
         assert "continualcode.toml" not in os.listdir(workspace.root), attempt
+
+
+async def test_settings_deeper_down_are_not_replaced_with_their_folder(any_kind, root):
+    settings = root / ".config/continualcode/continualcode.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("ours")
+    bash = shell(Workspace(root, settings=[settings]), any_kind)
+    for attempt in (
+        "mv .config x && mkdir -p .config/continualcode && echo evil > .config/continualcode/continualcode.toml",
+        "mv .config/continualcode y && mkdir .config/continualcode && echo evil > .config/continualcode/continualcode.toml",
+        "mkdir -p z/continualcode && echo evil > z/continualcode/continualcode.toml; mv .config w; ln -s z .config",
+        "rm -rf .config; mkdir -p .config/continualcode; echo evil > .config/continualcode/continualcode.toml",
+    ):
+        await bash(cmd=attempt)
+        assert settings.read_text() == "ours", attempt
+        assert not (root / ".config").is_symlink()
 
 
 async def test_a_new_repository_keeps_gits_plain_settings(any_kind, workspace):

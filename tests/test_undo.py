@@ -156,7 +156,7 @@ async def test_without_room_for_a_snapshot_the_call_does_not_run_and_the_model_h
     (tmp_path / "state").write_text("in the way")
     agent = make(FIRST, "done")
     (returned,) = [event for event in await run(agent, "go") if isinstance(event, ToolReturned)]
-    assert returned.result.output.startswith("not run, because no snapshot can be kept")
+    assert returned.result.output.startswith("not run: no snapshot can be kept")
     assert files(root) == {}
 
 

@@ -27,7 +27,7 @@ KEPT = 100
 _TEMPORARY = ".continualcode-*.tmp"
 _OTHER = {"undone": "done", "done": "undone"}
 _SCHEMA = """create table if not exists calls (
-    id integer primary key, call text, state text, tree text, changes text, left_out text, interrupted integer)"""
+    id integer primary key autoincrement, call text, state text, tree text, changes text, left_out text, interrupted integer)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,10 @@ class Snapshots:
             try:
                 with self._store.opened():
                     self._settle()
-                    self._store.execute("delete from calls where state = 'idle'")
-                    self._store.execute("update calls set tree = null where state <> 'open'")
-                    tree, shown = self._take(), _shown(call)
-                    added = "insert into calls (call, state, tree) values (?, 'open', ?)"
-                    number = self._store.execute(added, shown, _json_of(tree)).lastrowid or 0
-                    self._open = _Open(number, shown, tree, self._locked(number))
-            except OSError as error:
-                raise WorkspaceError(f"not run, because no snapshot can be kept in {self.folder}: {error}") from error
-            return number
+                    self._open = self._begin(_shown(call), self._take())
+            except WorkspaceError as error:
+                raise WorkspaceError(f"not run: {error}") from error
+            return self._open.id
 
     def finish(self) -> None:
         """The call has come to its end; what it changed can be taken back."""
@@ -155,22 +150,26 @@ class Snapshots:
         if self._open is not None:
             self._close(self._open, interrupted=True)
 
+    def _begin(self, call: str, tree: Tree) -> _Open:
+        self._store.execute("delete from calls where state = 'idle'")
+        self._store.execute("update calls set tree = null where state <> 'open'")
+        added = self._store.execute("insert into calls (call, state, tree) values (?, 'open', ?)", call, _json_of(tree))
+        assert added.lastrowid is not None
+        return _Open(added.lastrowid, call, tree, self._locked(added.lastrowid))
+
     def _close(self, opened: _Open, *, interrupted: bool) -> None:
-        try:
-            with self._store.opened():
-                after = self._take()
-                changes, left_out = opened.tree.changes_to(after), sorted(opened.tree.left_out | after.left_out)
-                if changes:
-                    self._store.execute("delete from calls where state = 'undone'")
-                closed = "update calls set state = ?, changes = ?, left_out = ?, interrupted = ? where id = ?"
-                values = (_json_of(changes), json.dumps(left_out), interrupted, opened.id)
-                self._store.execute(closed, "done" if changes else "idle", *values)
-                self._forget()
-        except OSError as error:
-            raise WorkspaceError(f"what {opened.call} changed is not kept for undo yet: {error}") from error
+        with self._store.opened():
+            after = self._take()
+            changes, left_out = opened.tree.changes_to(after), sorted(opened.tree.left_out | after.left_out)
+            if changes:
+                self._store.execute("delete from calls where state = 'undone'")
+            closed = "update calls set state = ?, changes = ?, left_out = ?, interrupted = ? where id = ?"
+            values = (_json_of(changes), json.dumps(left_out), interrupted, opened.id)
+            self._store.execute(closed, "done" if changes else "idle", *values)
+            self._forget()
         self._open = None
         os.close(opened.lock)
-        self._lock_of(opened.id).unlink()
+        self._lock_of(opened.id).unlink(missing_ok=True)
 
     def _recover(self) -> tuple[Change, ...]:
         with self._store.opened():

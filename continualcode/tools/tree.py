@@ -71,12 +71,12 @@ class Store:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """For everything below; what is done in here is kept at its end. Raises OSError, as the file system does."""
+        """For everything below; what is done in here is kept at its end. Raises WorkspaceError when it cannot be."""
         if self._connection is not None:
             yield
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with closing(sqlite3.connect(self._path, timeout=60)) as self._connection:
                 self._connection.executescript(
                     f"pragma journal_mode = wal; pragma synchronous = normal; {self._schema}"
@@ -85,8 +85,8 @@ class Store:
                     yield
                 finally:
                     self._connection.commit()
-        except sqlite3.Error as error:
-            raise OSError(f"{self._path}: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            raise WorkspaceError(f"no snapshot can be kept in {self._path}: {error}") from error
         finally:
             self._connection = None
 
@@ -104,6 +104,7 @@ class Store:
         return digest
 
     def get(self, digest: str) -> bytes:
+        """Raises OSError for a content that is missing or damaged."""
         row = self.execute("select data from contents where digest = ?", digest).fetchone()
         if row is None or _digest(row[0]) != digest:
             raise OSError(f"{self._path} is damaged")
@@ -132,7 +133,7 @@ def take(root: Path, known: Entries, store: Store, *, without: Collection[Path])
                 entries[name] = _entry(path, info, known.get(name), store, started)
         except FileNotFoundError:
             continue
-        except PermissionError:
+        except OSError:  # not ours to read
             walk.left_out.add(path)
     return Tree(entries, frozenset(path[len(str(root)) + 1 :] for path in walk.left_out))
 
@@ -190,10 +191,10 @@ class _Walk:
         try:
             with os.scandir(folder) as found:
                 entries = [entry for entry in found if entry.name != ".git" and entry.path not in self._without]
-        except PermissionError:
-            self.left_out.add(folder)
+        except (FileNotFoundError, NotADirectoryError):
             return
-        except FileNotFoundError:
+        except OSError:
+            self.left_out.add(folder)
             return
         for entry in entries:
             with suppress(FileNotFoundError):

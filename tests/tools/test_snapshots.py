@@ -326,7 +326,7 @@ def test_it_may_even_be_kept_in_the_workspace_itself(root, workspace, run):
 
 def test_a_call_does_not_run_when_nothing_can_be_kept(root, workspace, tmp_path):
     (tmp_path / "state").write_text("a file where a folder should be")
-    with pytest.raises(WorkspaceError, match="not run, because no snapshot can be kept"):
+    with pytest.raises(WorkspaceError, match="not run: no snapshot can be kept"):
         Snapshots(workspace, tmp_path / "state").begin(BASH)
 
 
@@ -432,3 +432,24 @@ def subject_to(root: Path, step: str, name: str) -> None:
                 path.chmod(0o700, follow_symlinks=True)
     except OSError:
         pass
+
+
+def test_a_damaged_file_of_ours_is_named_and_nothing_runs(workspace, tmp_path, snapshots):
+    snapshots.folder.mkdir(parents=True)
+    (snapshots.folder / "undo.sqlite").write_bytes(b"no database at all" * 1000)
+    for use in (
+        snapshots.undo,
+        snapshots.redo,
+        lambda: snapshots.begin(BASH),
+        lambda: Snapshots(workspace, tmp_path / "state"),
+    ):
+        with pytest.raises(WorkspaceError, match=r"no snapshot can be kept in .*undo.sqlite: file is not a database"):
+            use()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_what_cannot_be_read_is_left_out(root, snapshots, run):
+    (root / "secret").write_text("x")
+    (root / "secret").chmod(0)
+    run("echo 1 > a")
+    assert snapshots.undo().left_out == ("secret",)

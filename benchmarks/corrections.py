@@ -51,7 +51,7 @@ ORIGINAL = {
     "min_gap": 0.0,
 }
 """One step of sampled-token reverse KL, the newest weights as teacher."""
-QUICK = ("base", "context", "ours")
+QUICK = ("base", "ours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Bench:
     examiner: Examiner
     first: TinkerBackend
     settings: dict[str, Any]
+    corrections: int
     approved: int
     """So many ordinary turns were approved in the session before its first correction."""
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
@@ -190,7 +191,7 @@ async def original(bench: Bench, habit: Habit) -> Rows:
 async def ours(bench: Bench, habit: Habit) -> Rows:
     backend = await bench.fresh()
     trainer, seconds, notes = await bench.session(backend), 0.0, []
-    for index in range(len(habit.training)):
+    for index in range(bench.corrections):
         took, note = await correct(bench, trainer, habit, index)
         seconds, notes = seconds + took, [*notes, note]
         if index + 1 in (1, 2, 4):
@@ -299,7 +300,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--habits", type=lambda text: text.split(","), help="names; default: all")
     parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS), help=", ".join(ARMS))
-    parser.add_argument("--quick", action="store_true", help="four habits, no sft, no original")
+    parser.add_argument("--quick", action="store_true", help="four habits, one correction of ours each")
     parser.add_argument("--sequence", action=argparse.BooleanOptionalAction, help="four habits one after another")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of SDPOConfig, for ours")
     parser.add_argument(
@@ -319,6 +320,7 @@ def _options() -> argparse.Namespace:
         )
     if options.sequence is None:
         options.sequence = not options.quick and options.habits is None
+    options.corrections = options.corrections or (1 if options.quick else 4)
     options.arms = [arm for arm in options.arms if not options.quick or arm in QUICK]
     options.habits = [known[name] for name in names]
     options.set = {name: _value(text) for name, _, text in (item.partition("=") for item in options.set)}

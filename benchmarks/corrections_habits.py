@@ -46,6 +46,8 @@ class Habit:
     reason: str
     complies: Callable[[ToolCall], bool]
     asks: tuple[Ask, ...]
+    by_beginning: bool = True
+    """Whether a call complies only if it begins as the asks say."""
 
     @property
     def training(self) -> tuple[Ask, ...]:
@@ -123,6 +125,7 @@ def _single_quotes() -> Habit:
         "use single quotes: print('...')",
         lambda call: call.name == "write" and "print('" in str(call.arguments.get("content", "")),
         tuple(asks),
+        by_beginning=False,
     )
 
 

@@ -6,6 +6,7 @@ on from where the model departs from it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from corrections_habits import Ask, Beginning, Habit
 from continualcode.protocols import Renderer, Sampler
 from continualcode.types import Conversation, Floats, Ints, Message, Reply, Sampling, Tokens, ToolCall
 
-MAX_TOKENS = 80
+MAX_TOKENS = 110
 CANDIDATES = 100
 """Drift is measured over the first model's so many most likely tokens and one bucket for the rest."""
 
@@ -49,6 +50,10 @@ class Behaviour:
     reply: Reply
     ids_TK: Ints
     logprobs_TK: Floats
+    main: str
+    """The main argument, quoted; of an answer nothing."""
+    decided: int
+    """So many tokens say tool and main argument, all but the closing quote; or of an answer that it is one."""
 
 
 class Examiner:
@@ -57,32 +62,33 @@ class Examiner:
     def __init__(self, renderer: Renderer, opening: Conversation) -> None:
         self.renderer, self.opening = renderer, opening
         self._known: dict[tuple[str, str], Tokens] = {}
-        self._answers: dict[Tokens, list[Tokens]] = {}
 
     def prompt(self, text: str, opening: Conversation | None = None) -> Tokens:
         return self.renderer.prompt((opening or self.opening).add(Message("user", text)))
 
-    async def greedy(self, sampler: Sampler, prompt: Tokens, *drafts: Tokens) -> Tokens:
-        """The greedy completion, as far as its first stop token. Earlier ones of this prompt are drafts, too."""
-        known = self._answers.setdefault(prompt, [])
-        tokens = await self._greedy(sampler, prompt, [*known, *drafts])
-        known[:] = [tokens, *(other for other in known if other != tokens)][:3]
-        return tokens
-
-    async def _greedy(self, sampler: Sampler, prompt: Tokens, drafts: Sequence[Tokens]) -> Tokens:
+    async def greedy(self, sampler: Sampler, prompt: Tokens, draft: Tokens = (), needed: int = 0) -> Tokens:
+        """The greedy completion, as far as its first stop token; where it departs from the draft before `needed` tokens,
+        as far as there."""
         tokens: Tokens = ()
-        for draft in drafts:
-            if draft[: len(tokens)] != tokens or len(draft) <= len(tokens):
-                continue
-            ids_T1, _ = await sampler.top_logprobs(prompt, draft, 1)
-            best = tuple(int(token) for token in ids_T1[:, 0])
-            agreed = next((t for t, pair in enumerate(zip(best, draft, strict=True)) if len(set(pair)) > 1), len(draft))
+        if draft:
+            best, agreed = await self._checked(sampler, prompt, draft)
             tokens = best[: agreed + 1]
-            if tokens[-1] in self.renderer.stop:
+            if tokens[-1] in self.renderer.stop or agreed < needed:
                 return tokens
         left = Sampling(max_tokens=max(1, MAX_TOKENS - len(tokens)), temperature=0.0, stop=self.renderer.stop)
         (rest,) = await sampler.sample(prompt + tokens, left)
         return tokens + rest.tokens
+
+    async def _checked(self, sampler: Sampler, prompt: Tokens, draft: Tokens) -> tuple[Tokens, int]:
+        """The most likely token at each position of the draft, and how many of the draft's are those."""
+        ids_T1, _ = await sampler.top_logprobs(prompt, draft, 1)
+        best = tuple(int(token) for token in ids_T1[:, 0])
+        return best, next((t for t, (a, b) in enumerate(zip(best, draft, strict=True)) if a != b), len(draft))
+
+    async def proposal(self, sampler: Sampler, prompt: Tokens, habit: Habit, ask: Ask) -> Reply:
+        """The greedy reply to a held-out request; cut off where its beginning shows that it does not comply."""
+        needed = max(len(self._begun(beginning)) for beginning in ask.complying) if habit.by_beginning else 0
+        return self.renderer.parse(await self.greedy(sampler, prompt, self.written(ask.right), needed))
 
     async def choice(self, sampler: Sampler, prompt: Tokens, ask: Ask) -> tuple[float, float]:
         """Probability of the complying and of the usual beginnings, given the tokens up to the choice."""
@@ -100,19 +106,28 @@ class Examiner:
         prompt = self.prompt(text)
         tokens = await self.greedy(sampler, prompt)
         ids_TK, logprobs_TK = await sampler.top_logprobs(prompt, tokens, CANDIDATES)
-        return Behaviour(text, tokens, self.renderer.parse(tokens), ids_TK, logprobs_TK)
+        reply = self.renderer.parse(tokens)
+        if reply.call is None:
+            return Behaviour(text, tokens, reply, ids_TK, logprobs_TK, "", 1)
+        main = json.dumps(str(next(iter(reply.call.arguments.values()), "")), ensure_ascii=False)
+        return Behaviour(text, tokens, reply, ids_TK, logprobs_TK, main, self._length(tokens, main[:-1]))
 
     async def compared(
         self, sampler: Sampler, before: Behaviour, opening: Conversation | None = None
-    ) -> tuple[float, Reply]:
-        """Summed drift in nats over the earlier answer's tokens, and the greedy reply now."""
+    ) -> tuple[float, str | None]:
+        """Summed drift in nats over the earlier answer's tokens, and how tool or main argument change if they do.
+
+        The greedy reply now has the same tool and main argument if its tokens are the same that far: told without decoding.
+        """
         prompt = self.prompt(before.text, opening)
         now_TK = await sampler.candidate_logprobs(prompt, before.tokens, before.ids_TK)
         p, q = _with_rest(before.logprobs_TK), _with_rest(now_TK)
-        drift = float((np.exp(p) * (p - q)).sum())
-        if (now_TK[:, 0] > np.log(0.5)).all():  # the first candidate is the token that was greedy before
-            return drift, before.reply
-        return drift, self.renderer.parse(await self.greedy(sampler, prompt, before.tokens))
+        drift, head = float((np.exp(p) * (p - q)).sum()), before.tokens[: before.decided + 1]
+        if (now_TK[: len(head), 0] > np.log(0.5)).all():  # the first candidate was greedy before
+            return drift, None
+        best, agreed = await self._checked(sampler, prompt, head)
+        now = self._text(best[: agreed + 1])
+        return drift, None if agreed >= before.decided and before.main in now else now
 
     def written(self, call: ToolCall) -> Tokens:
         return self.renderer.completion(Message("assistant", "", calls=(call,)))
@@ -126,12 +141,14 @@ class Examiner:
 
     def _cut(self, beginning: Beginning) -> Tokens:
         tokens = self.written(beginning.call)
-        text = ""
-        for end, token in enumerate(tokens, 1):
-            text += self.renderer.decode(token)
-            if beginning.upto in text:
-                return tokens[:end]
-        raise ValueError(f"{beginning.upto!r} is not in {text!r}")
+        return tokens[: self._length(tokens, beginning.upto)]
+
+    def _length(self, tokens: Tokens, upto: str) -> int:
+        """The fewest tokens whose text holds `upto`, all of them when none do."""
+        return next((end for end in range(1, len(tokens)) if upto in self._text(tokens[:end])), len(tokens))
+
+    def _text(self, tokens: Tokens) -> str:
+        return "".join(map(self.renderer.decode, tokens))
 
 
 async def measure(
@@ -146,12 +163,10 @@ async def measure(
     for ask in habit.held_out:
         prompt = examiner.prompt(ask.text, opening)
         choices.append(await examiner.choice(sampler, prompt, ask))
-        replies.append(examiner.renderer.parse(await examiner.greedy(sampler, prompt, examiner.written(ask.right))))
+        replies.append(await examiner.proposal(sampler, prompt, habit, ask))
     pairs = [await examiner.compared(sampler, before, opening) for before in unrelated]
     changed = [
-        f"{before.text!r}: {before.reply.raw!r} -> {reply.raw!r}"
-        for before, (_, reply) in zip(unrelated, pairs, strict=True)
-        if _main(before.reply) != _main(reply)
+        f"{b.text}: {b.reply.raw} -> {now}" for b, (_, now) in zip(unrelated, pairs, strict=True) if now is not None
     ]
     good_N, bad_N = np.array(choices).T
     return Measured(
@@ -167,13 +182,6 @@ async def measure(
 
 def complies(habit: Habit, reply: Reply) -> bool:
     return reply.call is not None and habit.complies(reply.call)
-
-
-def _main(reply: Reply) -> tuple[str, str]:
-    """Tool and first argument; of an answer that it is one."""
-    if reply.call is None:
-        return "", ""
-    return reply.call.name, str(next(iter(reply.call.arguments.values()), ""))
 
 
 def _shown(reply: Reply) -> str:

@@ -148,7 +148,7 @@ class TinkerSampler:
             self._client.sample,
             prompt=types.ModelInput.from_ints(list(prompt + completion)),
             num_samples=1,
-            sampling_params=types.SamplingParams(max_tokens=1),
+            sampling_params=types.SamplingParams(max_tokens=0 if isinstance(self._client, InProcess) else 1),
             include_prompt_logprobs=True,
             **extra,
         )

@@ -127,11 +127,20 @@ class TinkerBackend:
             self._sampler = self._sampler_of(await self._snapshot())
 
     async def forward(self, examples: Sequence[Example]) -> list[Floats]:
-        """[T, K] logprobs of each example's ids at the newest weights, without a sampler being saved. Raises
-        CapabilityError for K > 1 where the service takes one target per position."""
+        """[T, K] logprobs of each example's ids at the newest weights, without a sampler being saved on the service.
+        Raises CapabilityError for K > 1 where the service takes one target per position.
+
+        In this process a snapshot costs nothing, scores the completions alone, and what it has read of the prompts is
+        there for the next proposal.
+        """
         self._refuse(examples)
         if not examples:
             return []
+        if self._capabilities.weight_averaging:
+            newest = self._sampler_of(await self._snapshot())
+            return list(
+                await asyncio.gather(*(newest.candidate_logprobs(e.prompt, e.tokens, e.ids_TK) for e in examples))
+            )
         data = [alignment.datum(example) for example in examples]
         async with self._one_step:
             output = await self.line.ask(self._training.forward, data, "cross_entropy")

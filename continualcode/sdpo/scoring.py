@@ -181,11 +181,11 @@ async def _student(passage: Passage, newest: Sampler, width: Width) -> tuple[Int
         return ids_TK, await newest.candidate_logprobs(prompt, tokens, ids_TK)
     if fresh and fresh.candidates is not None and fresh.candidates[0].shape[1] >= width:
         ids_TK, top_TK, own_T = fresh.candidates[0][:, :width], fresh.candidates[1][:, :width], fresh.logprobs_T
-    else:
-        (ids_TK, top_TK), own_T = await asyncio.gather(
-            newest.top_logprobs(prompt, tokens, width), newest.logprobs(prompt, tokens)
-        )
-    return with_own(ids_TK, top_TK, own_T1, own_T)
+        return with_own(ids_TK, top_TK, own_T1, own_T)
+    ids_TK, top_TK = await newest.top_logprobs(prompt, tokens, width)
+    if (ids_TK == own_T1).any(axis=1).all():
+        return ids_TK, top_TK
+    return with_own(ids_TK, top_TK, own_T1, await newest.logprobs(prompt, tokens))
 
 
 def with_own(ids_TK: Ints, top_TK: Floats, own_T1: Ints, own_T: Floats) -> tuple[Ints, Floats]:

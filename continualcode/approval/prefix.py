@@ -17,21 +17,25 @@ from continualcode.approval.command import SHELLS, Command, names, program_of
 from continualcode.errors import ConfigError
 
 _INTERPRETERS = SHELLS | names(
-    "awk bun bunx busybox deno doas ed emacs eval ex expect fish gawk gdb julia lua mawk nawk node nodejs npx osascript parallel "
-    "perl php pipx pwsh pypy python ruby R Rscript script sed sqlite ssh strace su sudo tclsh uvx vi vim watch"
+    "awk bun bunx deno doas ed emacs ex fish gawk julia lua mawk nawk node nodejs npx perl php pipx pwsh pypy python ruby R "
+    "Rscript sed sqlite sudo tclsh uvx vi vim"
 )
 """Programs that run whatever they are given: a prefix has to say what."""
+_ANYTHING = names("busybox eval expect gdb osascript parallel script ssh strace su watch")
+"""Programs whose later words may always be another program; no prefix of them allows anything."""
 _WITH_SUBCOMMANDS = names(
     "apt brew bundle cargo composer conda docker dotnet gh git go gradle hatch helm just kubectl make mvn nox npm pdm pip "
     "pnpm poetry rails rake rye tar task terraform tox uv yarn"
 )
 _RUNNING = names("dlx exec run tool x")
 """Subcommands that run the program named after them."""
+_PLAIN_OPTIONS = ("--no-pager", "-c", "-e", "-m", "-n")
+"""Options before what is run or the subcommand that hide neither."""
 _TELLING = tuple(
     names(
-        "basetemp checkpoint command config delete editor eval exec fix hook import install load output pager plugin "
-        "program publish receive remove report rewrite rsh save script set shell textconv to toolexec upload use vettool "
-        "work write"
+        "basetemp checkpoint command config delete editor eval exec fix hook import install load manifest output pager parser "
+        "plugin prefix preset program publish receive remove report require rewrite rsh rules save script set shell textconv "
+        "to toolexec transform upload use vettool work write"
     )
 )
 """Parts of long options that say that more than reading may be done. An abbreviation of one counts as well."""
@@ -40,6 +44,7 @@ _RISKY = {
     "date": "-s",
     "fd": "-x -X",
     "fdfind": "-x -X",
+    "file": "-C -m",
     "find": "-ok -okdir -fls -fprint -fprint0 -fprintf",
     "git": "-c -C -O -x -o --git-dir --ext-diff --orderfile",
     "gofmt": "-w",
@@ -50,6 +55,7 @@ _RISKY = {
     "man": "-P -H",
     "node": "-e -p -r",
     "perl": "-e -E -i -M -m",
+    "prettier": "-w",
     "printf": "-v",
     "pytest": "-p -c -o --junit-xml --junitxml --log-file --rootdir --cov-report --pdbcls --pastebin --override-ini",
     "python": "-c",
@@ -96,11 +102,13 @@ class Prefix:
     @property
     def problem(self) -> str | None:
         """Why this must not be a reason to allow anything; None when it may."""
+        if _unversioned(self.words[0]) in _ANYTHING:
+            return f"{self.words[0]} runs whatever it is given; allow the exact call instead"
+        running = _RUNNING if self.words[0] in _WITH_SUBCOMMANDS or _is_interpreter(self.words[0]) else frozenset()
         for index, word in enumerate(self.words):
-            if _is_interpreter(word) and all(later.startswith("-") for later in self.words[index + 1 :]):
-                return f"{word} runs whatever it is given; say what, as in `python -m pytest`"
-        if len(self.words) > 1 and self.words[0] in _WITH_SUBCOMMANDS and self.words[-1] in _RUNNING:
-            return f"{self} runs whatever it is given; say what, as in `npm run test`"
+            says_what = any(not later.startswith("-") for later in self.words[index + 1 :])
+            if not says_what and (_is_interpreter(word) or (index and word in running)):
+                return f"{self} runs whatever it is given; say what, as in `python -m pytest`"
         return None
 
     def covers(self, command: Command) -> bool:
@@ -149,17 +157,24 @@ def suggested(script: Script) -> tuple[Prefix, ...]:
     for command in script.commands:
         words = tuple(word for word in command.words if word is not None)
         prefixes.append(Prefix(words[: _length(words)], tuple(filter(None, command.assignments))))
-        if not prefixes[-1].words or any(map(Prefix(words[:1])._is_risky, words[1 : _length(words)])):
+        if not prefixes[-1].words or any(
+            Prefix(words[:1])._is_risky(word) for word in words[1 : _length(words)] if word != "--no-pager"
+        ):
             return ()
     return tuple(dict.fromkeys(prefixes)) if covered(script, prefixes) else ()
 
 
 def _length(words: tuple[str, ...]) -> int:
-    """How many words say what the command is: program, subcommand, and what that runs."""
+    """How many words say what the command is: program, subcommand, and what that runs. All, where options hide that."""
     if not words or not (_is_interpreter(words[0]) or words[0] in _WITH_SUBCOMMANDS):
         return len(words[:1])
-    operand = next((index for index, word in enumerate(words) if index and not word.startswith("-")), len(words) - 1)
-    return operand + 1 + (_length(words[operand + 1 :]) if words[operand] in _RUNNING else 0)
+    operand = next((index for index, word in enumerate(words) if index and not word.startswith("-")), len(words))
+    rest = words[operand + 1 :]
+    plain = _PLAIN_OPTIONS if _is_interpreter(words[0]) else _PLAIN_OPTIONS[:1]
+    runs_more = words[operand : operand + 1] and words[operand] in _RUNNING
+    if not set(words[1:operand]) <= set(plain) or (runs_more and rest and rest[0].startswith("-")):
+        return len(words)
+    return operand + 1 + _length(rest) if runs_more else operand + 1
 
 
 def _is_interpreter(word: str) -> bool:
@@ -172,5 +187,7 @@ def _unversioned(word: str) -> str:
 
 def _tells(name: str, shortest: int = 1) -> bool:
     """Whether a part of an option's name says so, or is long enough an abbreviation of what does."""
-    parts = [part for part in name.replace("_", "-").split("-") if part]
-    return any(part.startswith(w) or (len(part) >= shortest and w.startswith(part)) for part in parts for w in _TELLING)
+    spelt = "".join(f"-{char.lower()}" if char.isupper() else char for char in name.replace("_", "-"))
+    parts = [part for part in spelt.split("-") if part]
+    said = any(part.startswith(word) or (len(word) > 4 and word in part) for part in parts for word in _TELLING)
+    return said or any(word.startswith(part) for part in parts if len(part) >= shortest for word in _TELLING)

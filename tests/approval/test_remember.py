@@ -64,7 +64,15 @@ async def test_no_hostile_command_passes_what_was_allowed(hostile):
     ("line", "prefixes"),
     [
         ("git diff --stat", ["git diff"]),
-        ("git --no-optional-locks status", ["git --no-optional-locks status"]),
+        ("git --no-pager log -p", ["git --no-pager log"]),
+        ("kubectl -n mine get pods", ["kubectl -n mine get pods"]),
+        ("python -u x.py a", ["python -u x.py a"]),
+        ("python -X dev x.py a", ["python -X dev x.py a"]),
+        ("uv run --with x pytest -q", ["uv run --with x pytest -q"]),
+        ("deno run -A x.ts", ["deno run -A x.ts"]),
+        ("sudo -u me ls", ["sudo -u me ls", "ls"]),
+        ("ssh host ls", []),
+        ("npm run watch", ["npm run watch"]),
         ("pytest -q tests | head -20", ["pytest", "head"]),
         ("ls; ls -la", ["ls"]),
         ("python -m pytest -q", ["python -m pytest"]),
@@ -97,7 +105,19 @@ def test_no_commands_are_offered_for_other_tools():
 
 
 @pytest.mark.parametrize(
-    "text", ["python", "sudo", "bash -c", "python3.12 -m", "npm run", "timeout 5 python", "/bin/sh"]
+    "text",
+    [
+        "python",
+        "sudo",
+        "bash -c",
+        "python3.12 -m",
+        "npm run",
+        "timeout 5 python",
+        "/bin/sh",
+        "ssh host",
+        "uv run --with",
+        "deno run -A",
+    ],
 )
 def test_what_runs_anything_is_not_allowed_by_its_name(text):
     with pytest.raises(ConfigError, match="runs whatever it is given"):

@@ -115,7 +115,8 @@ class _Reader:
             case "redirected_statement":
                 self.redirected(node)
             case "comment":
-                if node.start_byte and self.source[node.start_byte - 1] not in b" \t\n;&|()":
+                before = self.source[max(node.start_byte - 2, 0) : node.start_byte]
+                if before and (before[-1] not in b" \t\n;&|()" or before[:-1] == b"\\"):
                     raise UnclearError("a comment begins inside a word")
             case kind if kind in _WALKED:
                 if kind in _ASSIGNING:

@@ -129,7 +129,8 @@ class _Command:
         if not report:
             raise ToolError(f"bash could not be run in its sandbox ({self._shell.sandbox.kind}): {text}")
         ended = json.loads(report)
-        notes = [_STOPPED] if ended["stopped"] and ended["code"] == 0 and not timed_out else []
+        went_well = ended["code"] == 0 and not ended["over"] and not timed_out
+        notes = [_STOPPED] if ended["stopped"] and went_well else []
         if timed_out:
             notes.append(f"[stopped after {self._shell.timeout:g} seconds, with all that it had started]")
         elif ended["over"]:
@@ -139,7 +140,7 @@ class _Command:
         if changed:
             names = ", ".join(self._shell.workspace.relative(path) for path in changed)
             notes.append(f"[put back as it was, because only a person may change it: {names}]")
-        return ToolResult("\n".join([text or "(no output)", *notes]), ok=ended["code"] == 0 and not timed_out)
+        return ToolResult("\n".join([text or "(no output)", *notes]), ok=went_well)
 
     @property
     def _over(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -51,7 +52,7 @@ def main(settings: dict[str, Any], command: list[str]) -> None:
     quiet = os.open(os.devnull, os.O_RDWR)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    tree = _Tree(child)
+    tree = _Tree(child, settings["processes"])
     over = _watch(tree, settings)
     stopped = tree.end(gently=not over)
     while tree.code is None:  # dead, and not yet to be waited for
@@ -69,8 +70,8 @@ def landlock_abi() -> int:
 class _Tree:
     """A child of this process and all that descends from it, whatever sessions and parents those have chosen."""
 
-    def __init__(self, child: int) -> None:
-        self.child = child
+    def __init__(self, child: int, most: int) -> None:
+        self.child, self.most = child, most
         self.code: int | None = None
 
     def reap(self) -> None:
@@ -91,7 +92,7 @@ class _Tree:
         return _descendants(os.getpid())
 
     def end(self, *, gently: bool) -> bool:
-        """Ends all of it, with a second's grace if `gently`; whether there was anything to end."""
+        """Ends all of it, with a second's grace if `gently` and not too many; whether there was anything to end."""
         if not self.living():
             return False
         if gently:
@@ -111,7 +112,7 @@ class _Tree:
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while self.living() and time.monotonic() < until:
+        while 0 < len(self.living()) <= self.most and time.monotonic() < until:
             time.sleep(0.01)
 
 
@@ -124,10 +125,10 @@ def _watch(tree: _Tree, settings: dict[str, Any]) -> str:
     while True:
         ready = [descriptor for descriptor, _ in poll.poll(_TICK * 1000)]
         living = tree.living()
+        if len(living) > tree.most:
+            return "processes"
         if tree.code is not None or 0 in ready:
             return ""
-        if len(living) > settings["processes"]:
-            return "processes"
         if _resident(living) > settings["memory"] and _proportional(living) > settings["memory"]:
             return "memory"
 
@@ -179,8 +180,8 @@ def _become(settings: dict[str, Any], command: list[str]) -> None:
         _lower(resource.RLIMIT_FSIZE, _FILE_BYTES)
         if sys.platform == "linux":
             _prctl(_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != 1:  # else whatever is forked ends with the parent, the first of its pid namespace
-                _lower(resource.RLIMIT_NPROC, _tasks() + settings["processes"])  # binds everybody but root
+            if os.getppid() != 1 or _kernel() >= (5, 14):  # older ones count the user's elsewhere to a namespace's own
+                _lower(resource.RLIMIT_NPROC, _tasks() + 4 * settings["processes"])  # threads; binds all but root
         if settings["landlock"] is not None:
             _confine(settings["landlock"]["writable"], network=settings["landlock"]["network"])
         os.execv(command[0], command)
@@ -193,6 +194,10 @@ def _lower(limit: int, wanted: int) -> None:
     hard = resource.getrlimit(limit)[1]
     value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(limit, (value, value))
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _tasks() -> int:

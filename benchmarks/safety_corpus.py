@@ -326,34 +326,8 @@ def random_line(choose: random.Random, depth: int = 3) -> str:
 
 def random_path(choose: random.Random) -> str:
     """Pieces of paths that lead out, put together anyhow."""
-    pieces = [
-        "..",
-        ".",
-        "",
-        "sub",
-        "link-out",
-        "link-up",
-        "chain",
-        "out",
-        "secret.txt",
-        ".git",
-        "config",
-        "proc",
-        "self",
-        "cwd",
-        "root",
-    ]
-    pieces += [
-        "\uff0e\uff0e",
-        "~",
-        "\n",
-        "hooks",
-        "continualcode.toml",
-        "missing",
-        "notes.txt",
-        "..\u200b",
-        "link-git",
-        "loop",
-    ]
+    pieces = ["..", ".", "", "sub", "link-out", "link-up", "link-git", "chain", "loop", "out", "secret.txt", "missing"]
+    pieces += [".git", "config", "hooks", "continualcode.toml", "proc", "self", "cwd", "root", "notes.txt"]
+    pieces += ["\uff0e\uff0e", "..\u200b", "~", "\n"]
     start = choose.choice(["", "", "", "/", "OUT/", "/proc/self/cwd/"])
     return start + "/".join(choose.choice(pieces) for _ in range(choose.randrange(1, 7)))

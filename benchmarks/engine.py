@@ -6,7 +6,8 @@
 Each engine runs in a process of its own, one after the other, on the same amount of text: 600 tokens of prompt, 60 of
 completion, 80 more in the teacher's prompt, top-K 20, LoRA rank 16. TRL's SDPOTrainer and llama.cpp run in the virtual
 environment that `make peers` makes (.venv-peers); without it, or the part of it that one needs, they are left out and
-the table says so. Prints a table; exits with 1 where a target is missed.
+the table says so. Prints a table; exits with 1 where a target is missed. On a machine whose cores others use as well,
+OMP_NUM_THREADS=1 gives every engine one thread: the peers' threads wait for each other, and the ratios mean nothing.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def llama_cpp(gguf: str, repeats: str, precision: str) -> dict[str, float]:
         how.ftype, how.allow_requantize = types[precision], True
         if cpp.llama_model_quantize(gguf.encode(), str(converted).encode(), how) != 0:
             raise RuntimeError(f"llama.cpp could not convert {gguf} to {precision}")
-        threads = os.cpu_count() or 1  # half of them by default
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # half the cores by default
         model = cpp.Llama(str(converted), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False)
         numbers = random.Random(0)
         prompt = [numbers.randrange(5, model.n_vocab()) for _ in range(PROMPT)]

@@ -234,7 +234,7 @@ async def sequence(bench: Bench, habits: Sequence[Habit]) -> dict[str, Any]:
     for habit in habits:
         took, _ = await correct(bench, trainer, habit, 0)
         seconds += took
-        alone[habit.name] = await bench.measured(backend, habit)
+        alone[habit.name] = await measure(bench.examiner, backend.sampler, habit, ())
     after = {habit.name: await bench.measured(backend, habit) for habit in habits}
     for habit in habits:
         say(f"sequence {habit.name}", "at once", Row(alone[habit.name]))

@@ -54,11 +54,13 @@ UNDO = (
     ("undo what was changed in nav.html", "nav.html"), ("revert styles.css", "styles.css"),
 )  # fmt: skip
 TEST_FILES = (
-    ("run the tests of tests/test_router.py", ""), ("run test_cart.py for me", ""), ("see if test_mailer.py passes", ""),
-    ("execute tests/test_api.py now", ""), ("run the test file test_zone.py", ""), ("run the tests in test_seeds.py", ""),
-    ("test_parser.py: does it pass?", ""), ("run all tests in test_nav.py", ""), ("run tests/test_login.py again", ""),
-    ("check whether test_price.py passes", ""), ("run the tests in tests/test_io.py", ""), ("now run test_colors.py once more", ""),
-    ("run only the tests of test_help.py", ""), ("start the tests of test_theme.py", ""),
+    ("run the tests of tests/test_router.py", "tests/test_router.py"), ("run test_cart.py for me", "test_cart.py"),
+    ("see if test_mailer.py passes", "test_mailer.py"), ("execute tests/test_api.py now", "tests/test_api.py"),
+    ("run the test file test_zone.py", "test_zone.py"), ("run the tests in test_seeds.py", "test_seeds.py"),
+    ("test_parser.py: does it pass?", "test_parser.py"), ("run all tests in test_nav.py", "test_nav.py"),
+    ("run tests/test_login.py again", "tests/test_login.py"), ("check whether test_price.py passes", "test_price.py"),
+    ("run the tests in tests/test_io.py", "tests/test_io.py"), ("now run test_colors.py once more", "test_colors.py"),
+    ("run only the tests of test_help.py", "test_help.py"), ("start the tests of test_theme.py", "test_theme.py"),
 )  # fmt: skip
 SCRIPTS = (
     ("run the script nightly_sync.py", "nightly_sync.py"), ("execute tools/seed_demo.py now", "tools/seed_demo.py"),
@@ -85,11 +87,11 @@ BRANCHES = (
     ("make me a branch beta-7", "beta-7"), ("make a git branch less-memory", "less-memory"),
 )  # fmt: skip
 HISTORY = (
-    ("show the last 7 commits", ""), ("list the newest 12 commits of main", ""), ("what was committed last?", ""),
-    ("show me the latest 15 commits", ""), ("git log with 9 entries", ""), ("show the 4 latest commits please", ""),
-    ("show the recent commits", ""), ("list our last 20 commits", ""), ("give me the last 6 commits", ""),
-    ("which commits are the most recent?", ""), ("show 11 commits", ""), ("print the git log", ""),
-    ("list the 8 newest commits", ""), ("show the commit history", ""),
+    ("show the last 7 commits", "-7"), ("list the newest 12 commits of main", "-12"), ("what was committed last?", "-1"),
+    ("show me the latest 15 commits", "-15"), ("git log with 9 entries", "-9"), ("show the 4 latest commits please", "-4"),
+    ("show the recent commits", ""), ("list our last 20 commits", "-20"), ("give me the last 6 commits", "-6"),
+    ("which commits are the most recent?", ""), ("show 11 commits", "-11"), ("print the git log", ""),
+    ("list the 8 newest commits", "-8"), ("show the commit history", ""),
 )  # fmt: skip
 COMMITS = (
     ("commit everything, message: Faster login", "Faster login"), ("commit all changes as Footer fixed", "Footer fixed"),

@@ -129,6 +129,7 @@ class World:
                 if not item.is_socket():
                     shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
         (self.out / "secret.txt").write_text(f"{MARKED}\n")
+        (self.out / "linked.txt").write_text("in the workspace too\n")
         (self.own / "state" / "remembered.json").write_text("{}")
 
     def _make_template(self) -> None:
@@ -150,7 +151,7 @@ class World:
         for name, leads_to in (links | {"loop": "loop"}).items():
             (self.work / name).symlink_to(leads_to)
         os.link(self.work / ".git" / "config", self.work / "hard-config")
-        os.link(self.out / "secret.txt", self.work / "hard-out")
+        os.link(self.out / "linked.txt", self.work / "hard-out")
         self._config = (self.work / ".git" / "config").read_text()
 
     def _state(self) -> list[tuple[str, int, float, str]]:

@@ -143,14 +143,11 @@ async def base(bench: Bench, habit: Habit) -> Rows:
 
 
 async def context(bench: Bench, habit: Habit) -> Rows:
-    """No training: the correction and the call that obeyed it stay in the conversation."""
-    turn = await bench.first_rejected(habit)
-    obeyed = Message("assistant", "", calls=(habit.training[0].right,))
-    earlier = _denied(turn, habit).add(
-        obeyed, Message("tool", "ok", tool=obeyed.calls[0].name), Message("assistant", "Done.")
-    )
-    besides = await bench.behaviours_besides(habit)
-    yield "context", Row(await measure(bench.examiner, bench.first.sampler, habit, besides, earlier))
+    """No training: the denial stays in the conversation, or the reason was said before by the way."""
+    besides, said = await bench.behaviours_besides(habit), bench.examiner.opening.add(Message("user", habit.reason))
+    earlier = {"context": _denied(await bench.first_rejected(habit), habit), "note": said}
+    for label, before in earlier.items():
+        yield label, Row(await measure(bench.examiner, bench.first.sampler, habit, besides, before))
 
 
 async def teacher(bench: Bench, habit: Habit) -> Rows:
@@ -303,6 +300,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="four habits, one correction of ours each")
     parser.add_argument("--sequence", action=argparse.BooleanOptionalAction, help="four habits one after another")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of SDPOConfig, for ours")
+    parser.add_argument("--corrections", type=int, choices=range(1, 5), help="of ours; default 4, 1 with --quick")
     parser.add_argument(
         "--approved", type=int, default=0, help="approved turns of the session before the first correction"
     )

@@ -129,6 +129,24 @@ def _single_quotes() -> Habit:
     )
 
 
+def _in_notes() -> Habit:
+    asks = []
+    for text, path, words in requests.FILED:
+        right, usual = (
+            ToolCall("write", {"path": f"{place}{path}", "content": f"{words}\n"}) for place in ("notes/", "")
+        )
+        good, bad = (Beginning(right, '"path": "notes/'),), (Beginning(usual, f'"path": "{path}'),)
+        asks.append(Ask(text, right, '"path": "', good, bad))
+    return Habit(
+        "notes/",
+        "file choice",
+        "create",
+        "put it in notes/",
+        lambda call: call.name == "write" and str(call.arguments.get("path", "")).startswith("notes/"),
+        tuple(asks),
+    )
+
+
 def _line_edits() -> Habit:
     asks = []
     for index, (path, before, wish, line, after) in enumerate(requests.SHOWN):
@@ -169,6 +187,8 @@ HABITS = (
         tuple((text, f'"{words}" > {path}') for text, path, words in requests.WORDS),
         "use echo in bash, not write",
     ),
+    _command_habit("package manager", "packages", "uv add", ("pip",), requests.PACKAGES),
+    _in_notes(),
     _line_edits(),
     _command_habit("test command", "tests", "python -m unittest", ("pytest",), requests.TEST_FILES),
     _command_habit("argument", "history", "git log --graph", ("git log --oneline",), requests.HISTORY),

@@ -9,7 +9,8 @@ from typing import Any
 
 ARMS = {
     "base": "before any correction",
-    "context": "correction in the context only",
+    "context": "the denial in the conversation only",
+    "note": "the reason in the conversation only",
     "teacher": "the teacher: the reason in the request",
     "original 0.0001": "the original's recipe, lr 1e-4",
     "original 0.0003": "the original's recipe, lr 3e-4",
@@ -156,7 +157,14 @@ def _plot(habits: Mapping[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 4.5), dpi=120)
-    colours = {"base": "black", "context": "tab:gray", "original": "tab:red", "sft": "tab:orange", "ours": "tab:blue"}
+    colours = {
+        "base": "black",
+        "context": "tab:gray",
+        "note": "tab:gray",
+        "original": "tab:red",
+        "sft": "tab:orange",
+        "ours": "tab:blue",
+    }
     for arm in ARMS:
         rows = [row for row in _rows(habits, arm) if row["measured"]["kept"] is not None]
         if not rows:

@@ -35,6 +35,15 @@ WORDS = (
     ("create a text file color.txt that says blue", "color.txt", "blue"), ("write ready to the file flag.txt", "flag.txt", "ready"),
     ("make price.txt that says 12 euros", "price.txt", "12 euros"), ("create tip.txt with Drink water", "tip.txt", "Drink water"),
 )  # fmt: skip
+FILED = (
+    ("create menu.txt that says Soup today", "menu.txt", "Soup today"), ("write Gate 4 to boarding.txt", "boarding.txt", "Gate 4"),
+    ("make a file guest.txt with Grace Hopper", "guest.txt", "Grace Hopper"), ("create door.txt saying Push", "door.txt", "Push"),
+    ("put Ask Bob first into rule.txt", "rule.txt", "Ask Bob first"), ("make a file ship.txt containing Argo", "ship.txt", "Argo"),
+    ("create the file phase.txt with alpha", "phase.txt", "alpha"), ("write Water plants to chores.txt", "chores.txt", "Water plants"),
+    ("create advice.txt that says Sleep well", "advice.txt", "Sleep well"), ("new file river.txt with Rhine in it", "river.txt", "Rhine"),
+    ("create a text file mood.txt that says calm", "mood.txt", "calm"), ("write stop to the file signal.txt", "signal.txt", "stop"),
+    ("make fee.txt that says 9 dollars", "fee.txt", "9 dollars"), ("create joke.txt with Knock knock", "joke.txt", "Knock knock"),
+)  # fmt: skip
 AUTHORS = (
     ("who wrote pricing.py?", "pricing.py"), ("who changed checkout.html last time?", "checkout.html"),
     ("who edited styles.css most recently?", "styles.css"), ("who worked on cart.js last?", "cart.js"),

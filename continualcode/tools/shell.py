@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Collection
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from continualcode.errors import ConfigError, ToolError
@@ -72,9 +73,13 @@ class _Shell:
         self, program: str, workspace: Workspace, sandbox: Sandbox, timeout: float, pass_on: frozenset[str]
     ) -> None:
         self.program, self.workspace, self.sandbox, self.timeout = program, workspace, sandbox, timeout
-        self.temporary = Path(tempfile.mkdtemp(prefix="continualcode-"))
-        weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
         self._pass_on, self.redact = pass_on, Redactor(os.environ)
+
+    @cached_property
+    def temporary(self) -> Path:
+        made = Path(tempfile.mkdtemp(prefix="continualcode-"))
+        weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
+        return made
 
     def environment(self) -> dict[str, str]:
         kept = environment(self._pass_on) | _QUIET

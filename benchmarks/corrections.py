@@ -144,10 +144,11 @@ async def base(bench: Bench, habit: Habit) -> Rows:
 
 async def context(bench: Bench, habit: Habit) -> Rows:
     """No training: the denial stays in the conversation, or the reason was said before by the way."""
-    besides, said = await bench.behaviours_besides(habit), bench.examiner.opening.add(Message("user", habit.reason))
-    earlier = {"context": _denied(await bench.first_rejected(habit), habit), "note": said}
-    for label, before in earlier.items():
-        yield label, Row(await measure(bench.examiner, bench.first.sampler, habit, besides, before))
+    denied = _denied(await bench.first_rejected(habit), habit)
+    besides = await bench.behaviours_besides(habit)
+    yield "context", Row(await measure(bench.examiner, bench.first.sampler, habit, besides, denied))
+    said = bench.examiner.opening.add(Message("user", habit.reason))
+    yield "note", Row(await measure(bench.examiner, bench.first.sampler, habit, (), said))
 
 
 async def teacher(bench: Bench, habit: Habit) -> Rows:
@@ -258,9 +259,8 @@ async def run(options: argparse.Namespace) -> None:
     results = json.loads(options.json.read_text()) if options.more and options.json.exists() else {"habits": {}}
     with tempfile.TemporaryDirectory() as scratch, ServiceClient(state_dir=scratch) as service:
         first = await TinkerBackend.connect(service, model_name=MODEL, lora_rank=DEFAULTS["lora_rank"], seed=SEED)
-        bench = Bench(
-            service, Examiner(make_renderer(first.tokenizer), opening()), first, options.set, options.approved
-        )
+        given = options.set, options.corrections, options.approved
+        bench = Bench(service, Examiner(make_renderer(first.tokenizer), opening()), first, *given)
         for habit in options.habits:
             rows = results["habits"].setdefault(habit.name, {"kind": habit.kind, "reason": habit.reason, "arms": {}})
             for arm in options.arms:

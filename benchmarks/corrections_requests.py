@@ -153,20 +153,20 @@ REPLACE = (
     ('in nav.html, "Home" should be "Start"', "nav.html"), ('replace "tmp" with "cache" in paths.ini', "paths.ini"),
 )  # fmt: skip
 UNRELATED = (
-    ("what does billing_rules.py do?", "read"), ("show me the file roadmap_2031.md", "read"),
-    ("where is retry_limit set in the code?", "search"), ("search all files for NotReadyError", "search"),
-    ("list the R files we have", "list"), ("find all the csv files here", "list"),
-    ("create a file motto.txt that says Stay curious", "create"), ("make a new file OWNER containing Ada", "create"),
-    ('change "north" to "south" in compass.md', "replace"), ('replace "draft" with "final" in essay.txt', "replace"),
-    ("delete line 14 of shopping.txt", "lines"), ("replace line 3 of poem.txt with The end", "lines"),
-    ("install the package humanize", "packages"), ("run the test suite now", "tests"), ("run tests/test_router_table.py", "tests"),
-    ("run the script resample.py", "scripts"), ("move logo_old.svg to attic", "move"), ("make a branch retry-queue", "branches"),
-    ("build the whole project", "build"), ("check the types in this package", "types"), ("lint all of the code", "lint"),
-    ("commit everything with the message Tidy up", "commits"), ("show the newest 3 commits", "history"),
-    ("what has changed since the last commit?", "diff"), ("remove the file scratch_pad.py", "remove"),
-    ("hello, are you there?", "chat"), ("thanks a lot", "chat"),
+    ("what is in billing_rules.py?", "read"), ("read roadmap_2031.md to me", "read"), ("find the bug in ledger_sync.py", "read"),
+    ("fix test_ferry.py", "read"), ("where is the function parse_ferry defined?", "search"), ("search for NotReadyError", "search"),
+    ("which files import tomllib?", "search"), ("show all csv files in exports", "list"),
+    ("make a file plan.txt that says Rest", "create"), ("make a new file OWNER containing Ada", "create"),
+    ('change "north" to "south" in compass.md', "replace"), ("replace line 3 of poem.txt with The end", "lines"),
+    ("install the package humanize", "packages"), ("run the test suite now", "tests"), ("run all unit tests now", "tests"),
+    ("run the script resample.py", "scripts"), ("delete scratch_pad.py", "remove"), ("move logo_old.svg to attic", "move"),
+    ("make a folder attic", "folder"), ("make a branch retry-queue", "branches"), ("show me the git diff", "diff"),
+    ("pull the newest changes", "pull"), ("run make all", "build"), ("commit everything with the message Tidy up", "commits"),
+    ("thanks a lot", "chat"), ("thank you very much", "chat"), ("show me the file roadmap_2031.md", "read"),
+    ("remove the file scratch_pad.py", "remove"),
 )  # fmt: skip
-"""Requests whose answers must stay, each with what it is about: a habit leaves out those about the same."""
+"""Requests whose answers must stay, each with what it is about: a habit leaves out those about the same. The first model answers
+them well: its tool and main argument are what the request is after."""
 APPROVED = (
     "what is in ledger_notes.md?", "find TimeoutError in the code", "list the Java files here", "install the package rich-click",
     "run the tests in tests/test_invoice.py", "create a file slogan.txt that says Think twice", "run the script tidy_up.py",

@@ -170,11 +170,11 @@ class Agent:
                     self._keep_open(Lesson(turn, verdict.reason, notes=self.notes), decision.index)
                 yield Reviewed(turn, call, verdict, decision.gate)
             case Approve() | Edit():
-                yield Reviewed(turn, call, verdict, decision.gate)
-                result = await self._run_tool(turn, call)
                 if isinstance(verdict, Edit):
                     self._keep(Lesson(turn, verdict.reason, demonstration=call, notes=self.notes))
                     self._resolve(decision.index, demonstration=call)
+                yield Reviewed(turn, call, verdict, decision.gate)
+                result = await self._run_tool(turn, call)
                 yield ToolReturned(call, result)
                 if isinstance(verdict, Approve):
                     if (reason := await self._criticism(turn, result)) is not None:

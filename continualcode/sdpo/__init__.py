@@ -1,5 +1,6 @@
 """Self-Distillation Policy Optimization, usable alone: `from continualcode.sdpo import SDPOTrainer`."""
 
+from continualcode.sdpo.batched import Batched
 from continualcode.sdpo.divergence import Distilled, distill_candidates, distill_sampled, importance_ratio
 from continualcode.sdpo.reprompt import RepromptTemplate, teacher_context
 from continualcode.sdpo.settings import SDPOConfig
@@ -16,6 +17,7 @@ from continualcode.sdpo.trainer import SDPOTrainer
 
 __all__ = [
     "TEACHERS",
+    "Batched",
     "CurrentTeacher",
     "Distilled",
     "EMATeacher",

@@ -32,6 +32,7 @@ from corrections_requests import APPROVED
 from continualcode.backends import TinkerBackend
 from continualcode.config import defaults_of
 from continualcode.local import ServiceClient
+from continualcode.local.coldstart.ordinary import ordinary_requests
 from continualcode.local.coldstart.train import opening
 from continualcode.policy import Policy
 from continualcode.renderers import make_renderer
@@ -88,8 +89,10 @@ class Bench:
         )
 
     def trainer(self, backend: TinkerBackend, **settings: Any) -> SDPOTrainer:
-        chosen = {"learning_rate": DEFAULTS["learning_rate"], **self.settings, **settings}
-        return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen))
+        ours = {name: DEFAULTS[name] for name in ("learning_rate", "max_inner_steps", "rehearse")}
+        chosen = {**ours, **self.settings, **settings}
+        ordinary = [(self.examiner.opening.add(Message("user", text)), reply) for text, reply in ordinary_requests()]
+        return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen), ordinary=ordinary)
 
     async def session(self, backend: TinkerBackend) -> SDPOTrainer:
         """Our trainer after some approved work."""

@@ -39,7 +39,7 @@ from continualcode.protocols import ApprovalGate, Backend, Critic, Frontend, Lea
 from continualcode.sdpo import SDPOConfig, SDPOTrainer
 from continualcode.tools import ToolRegistry, Workspace, find_sandbox, tool
 from continualcode.tools.snapshots import Snapshots
-from continualcode.types import Capabilities, Sampling
+from continualcode.types import Capabilities, Conversation, Message, Sampling
 
 CALLER = "the caller"
 
@@ -164,7 +164,7 @@ def _prepare(config: Config, plugins: PluginManager, additions: Additions, with_
 
 def _joined(config: Config, prepared: _Prepared, connection: Connection, additions: Additions) -> Assembly:
     renderer = prepared.make_renderer(connection.tokenizer, config.model_name)
-    trained = _training(config, prepared.make_teacher, connection, renderer, additions.learner)
+    trained = _training(config, prepared, connection, renderer, additions.learner)
     sandbox = find_sandbox(config.sandbox, network=config.bash_network)
     notes = (*_opening(config), *_recovered(prepared.snapshots), *connection.notes, *trained.notes, sandbox.note)
     frontend: Frontend | None = None
@@ -202,7 +202,7 @@ class _Training:
 
 
 def _training(
-    config: Config, make_teacher: TeacherFactory, connection: Connection, renderer: Renderer, given: Learner | None
+    config: Config, prepared: _Prepared, connection: Connection, renderer: Renderer, given: Learner | None
 ) -> _Training:
     if not config.enable_training:
         return _Training(None, notes=("enable_training=false: corrections deny, and are not learned",))
@@ -210,8 +210,10 @@ def _training(
     learner, topk, notes = given, 0, backend.capabilities.notes
     if learner is None:
         settings, said = _distillation(config, backend.capabilities)
-        teacher = make_teacher(backend, config.teacher_update_rate)
-        learner = trainer = SDPOTrainer(backend, renderer, settings, teacher=teacher)
+        teacher = prepared.make_teacher(backend, config.teacher_update_rate)
+        opening = Conversation((Message("system", SYSTEM_PROMPT),), prepared.tools.specs)
+        ordinary = [(opening.add(Message("user", text)), reply) for text, reply in connection.ordinary]
+        learner = trainer = SDPOTrainer(backend, renderer, settings, teacher=teacher, ordinary=ordinary)
         topk, notes = trainer.topk, (*notes, *said, *trainer.notes)
     saver = SaveEvery(learner, backend, every=config.save_every, name=session, discard=connection.discard)
     return _Training(saver, topk, notes)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from continualcode.hookspecs import (
 from continualcode.protocols import ApprovalGate, Frontend, Renderer, Tool
 from continualcode.sdpo import TEACHERS
 from continualcode.tools import Workspace, find_sandbox, standard_tools
+from continualcode.types import Message
 
 KEYLESS = "tml-no-key-needed"
 """The Tinker client insists on a key; a server of one's own usually wants none."""
@@ -123,7 +125,7 @@ async def _local(config: Config, progress: Progress) -> Connection:
     progress("loading torch")
     service, source = await asyncio.to_thread(_local_service, config, progress)
     progress(f"loading {config.model_name}")
-    return await _connect(
+    connection = await _connect(
         service,
         config,
         progress,
@@ -131,6 +133,15 @@ async def _local(config: Config, progress: Progress) -> Connection:
         discard_below=_checkpoints(config),
         load_tokenizer=partial(_local_tokenizer, source),
     )
+    return replace(connection, ordinary=_ordinary(config.model_name))
+
+
+def _ordinary(model_name: str) -> tuple[tuple[str, Message], ...]:
+    """Of the model that was taught them at its cold start."""
+    from continualcode.local.coldstart.ordinary import ordinary_requests
+    from continualcode.local.pretrained import cold_start
+
+    return ordinary_requests() if cold_start(model_name) is not None else ()
 
 
 def _local_service(config: Config, progress: Progress) -> tuple[Any, str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from continualcode.events import Event
     from continualcode.protocols import ApprovalGate, Backend, Frontend, Renderer, Teacher, Tool
     from continualcode.tools import Workspace
+    from continualcode.types import Message
 
 PROJECT = "continualcode"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -44,6 +45,8 @@ class Connection:
     discard: Callable[[str], None] | None = None
     """Removes a checkpoint that `backend.save` made here; None where checkpoints are the service's to remove."""
     notes: tuple[str, ...] = ()
+    ordinary: tuple[tuple[str, Message], ...] = ()
+    """Requests and the replies this model is known to give to them, for corrections to leave alone; see SDPOTrainer."""
 
 
 @dataclass(frozen=True, slots=True)

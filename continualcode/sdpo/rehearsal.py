@@ -11,11 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from continualcode.sdpo.scoring import Passage, Scores, with_own
-from continualcode.types import Floats, Turn
+from continualcode.protocols import Sampler
+from continualcode.sdpo.scoring import Passage, Scores, Width, student, with_own
+from continualcode.types import Floats, Tokens, Turn
 
 MOST = 100
 """Candidates remembered per position, so that whole vocabularies are not."""
+BEGINNING = 32
+"""Tokens of an approved turn that are rehearsed: they hold the tool and its first argument, and half the cost."""
 
 
 class Rehearsal:
@@ -34,8 +37,19 @@ class Rehearsal:
         ids_TK, target_TK = np.asarray(completion.tokens, np.int64)[:, None], completion.logprobs_T[:, None]
         if completion.candidates is not None:
             ids_TK, target_TK = with_own(*completion.candidates, ids_TK, completion.logprobs_T)
-        passage = Passage("kept", completion.prompt, completion.tokens)
-        self._approved.append(Scores(passage, ids_TK, target_TK, target_TK))
+        begun = slice(BEGINNING)
+        passage = Passage("kept", completion.prompt, completion.tokens[begun])
+        self._keep(Scores(passage, ids_TK[begun], target_TK[begun], target_TK[begun]))
+
+    async def keep_ordinary(self, begun: Sequence[tuple[Tokens, Tokens]], policy: Sampler, width: Width) -> None:
+        """Prompts and replies, to be held where `policy` has them."""
+        passages = [Passage("kept", prompt, reply[:BEGINNING]) for prompt, reply in begun]
+        for passage in passages:  # one after another: each reads what the one before has left of the prompt
+            ids_TK, policy_TK = await student(passage, policy, MOST if isinstance(width, range) else width)
+            self._keep(Scores(passage, ids_TK, policy_TK, policy_TK))
+
+    def _keep(self, scores: Scores) -> None:
+        self._approved.append(scores)
         del self._approved[: -self._limit]
 
     def keep_lesson(self, scored: Sequence[Scores]) -> None:

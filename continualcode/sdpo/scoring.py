@@ -156,7 +156,7 @@ class Rendering:
 
 async def score(passage: Passage, newest: Sampler, teacher: Teacher, width: Width) -> Scores:
     """Student and teacher at the student's candidates and the token itself, or at the token alone."""
-    ids_TK, student_TK = await _student(passage, newest, width)
+    ids_TK, student_TK = await student(passage, newest, width)
     if passage.teacher_prompt is None:
         return Scores(passage, ids_TK, student_TK, student_TK)
     wanted = [prompt for prompt in (passage.teacher_prompt, passage.placebo_prompt) if prompt is not None]
@@ -169,7 +169,8 @@ async def score(passage: Passage, newest: Sampler, teacher: Teacher, width: Widt
     return Scores(passage, ids_TK, student_TK, pure_TK, placebo[0])
 
 
-async def _student(passage: Passage, newest: Sampler, width: Width) -> tuple[Ints, Floats]:
+async def student(passage: Passage, newest: Sampler, width: Width) -> tuple[Ints, Floats]:
+    """The ids to distil over and the student's log-probabilities there, [T, K] each."""
     prompt, tokens = passage.prompt, passage.tokens
     own_T1 = np.asarray(tokens, dtype=np.int64)[:, None]
     fresh = passage.sampled if passage.sampled is not None and passage.sampled.origin is newest else None

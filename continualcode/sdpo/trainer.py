@@ -22,7 +22,18 @@ from continualcode.sdpo.reprompt import DEFAULT_TEMPLATE, RepromptTemplate
 from continualcode.sdpo.scoring import Rendering, Scores, Width, score
 from continualcode.sdpo.settings import SDPOConfig
 from continualcode.sdpo.teachers import NEED_FROZEN, TEACHERS
-from continualcode.types import Capabilities, Floats, Lesson, Metrics, Outcome, TokenView, TrainReport, Turn
+from continualcode.types import (
+    Capabilities,
+    Conversation,
+    Floats,
+    Lesson,
+    Message,
+    Metrics,
+    Outcome,
+    TokenView,
+    TrainReport,
+    Turn,
+)
 
 KNOWN_BY_NOW = -1.0
 """A completion this many nats less likely than when it was sampled is one that was unlearned since."""
@@ -37,6 +48,8 @@ class SDPOTrainer:
         config: see SDPOConfig.
         teacher: overrides `config.teacher_regularization`.
         template: the texts that tell the teacher what went wrong.
+        ordinary: conversations and replies that learning should leave as likely as they are, beside the turns that
+            `rehearse` is told of; scored with the first lesson.
 
     `notes` says, for a person, where the backend made the trainer take less than was asked for.
 
@@ -51,13 +64,14 @@ class SDPOTrainer:
         *,
         teacher: Teacher | None = None,
         template: RepromptTemplate = DEFAULT_TEMPLATE,
+        ordinary: Sequence[tuple[Conversation, Message]] = (),
     ) -> None:
         self.backend, self.renderer, self.template = backend, renderer, template
         _refuse_moving_snapshots(config, backend.capabilities)
         self.teacher = teacher or _teacher_named(config, backend)
         self._width, self.notes = _candidates_to_use(config, backend)
         self.config = config if self._width is not None else replace(config, distillation_topk=None)
-        self._rehearsal = Rehearsal()
+        self._rehearsal, self._ordinary = Rehearsal(), tuple(ordinary)
         self.steps = 0
 
     @property
@@ -89,15 +103,25 @@ class SDPOTrainer:
         attempt = _Attempt(new, self.config)
         if (known := attempt.nothing_to_learn()) is not None:
             return attempt.report(known, self.steps, time.perf_counter() - started)
-        drawn = self._rehearsal.draw(self.config.rehearse, seed=self.steps)
-        if drawn:
-            drawn = rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config)))
-        attempt.rehearse(drawn)
+        attempt.rehearse(await self._rehearsed())
         await self._take_steps(attempt)
         await self.teacher.update()
         if self.config.rehearse:
             self._rehearsal.keep_lesson(new)
         return attempt.report(attempt.outcome, self.steps, time.perf_counter() - started)
+
+    async def _rehearsed(self) -> list[Scores]:
+        """What is mixed into the steps, scored at the weights before them."""
+        if self.config.rehearse and self._ordinary:
+            begun = [
+                (self.renderer.prompt(before), self.renderer.completion(reply)) for before, reply in self._ordinary
+            ]
+            await self._rehearsal.keep_ordinary(begun, self.backend.sampler, self._width)
+            self._ordinary = ()
+        drawn = self._rehearsal.draw(self.config.rehearse, seed=self.steps)
+        if not drawn:
+            return []
+        return rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config)))
 
     async def _take_steps(self, attempt: _Attempt) -> None:
         """Until the correction has taken, or may go no further. The sampler is the newest weights in the end, always."""

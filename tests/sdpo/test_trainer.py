@@ -273,6 +273,17 @@ async def test_rehearsal_holds_on_to_what_was_approved_and_teaches_nothing_at_th
     assert 0 < drifts[1.0] < drifts[0.0]
 
 
+async def test_ordinary_replies_are_held_where_the_policy_had_them_before_the_first_lesson():
+    backend = ScriptedBackend(["write it all", "write it too"])
+    ordinary = [(ASK.add(Message("user", f"question {i}")), Message("assistant", "x" * 40)) for i in range(3)]
+    trainer = SDPOTrainer(backend, RENDERER, SDPOConfig(rehearse=2), ordinary=ordinary)
+    await trainer.learn([await a_lesson(backend)])
+    _, *held = backend.steps[0]
+    prompts = {RENDERER.prompt(conversation) for conversation, _ in ordinary}
+    assert len(held) == 2
+    assert all(example.prompt in prompts and example.tokens == (ord("x"),) * 32 for example in held)
+
+
 async def slope_at(sampler, example):
     """dLoss/dlogits [T, V] of an example's weighted cross-entropy."""
     _, _, logprobs_TV = sampler.forward(example.prompt, example.tokens)

@@ -42,12 +42,16 @@ KNOWN_BY_NOW = -1.0
 class SDPOTrainer:
     """A Learner: `await trainer.learn([Lesson(turn, "why it was wrong")])` moves the backend's weights once.
 
+    A turn comes from `Policy(backend, renderer, Sampling(candidates=trainer.topk)).propose(conversation)`, or is
+    `Turn(conversation, reply, completion)` of a completion that a sampler of this model made at temperature 1.
+
     Args:
         backend: holds the weights; afterwards `backend.sampler` is the new ones.
         renderer: renders the teacher's context into tokens.
         config: see SDPOConfig.
         teacher: overrides `config.teacher_regularization`.
-        template: the texts that tell the teacher what went wrong.
+        template: the texts that tell the teacher what went wrong. What it will be shown is
+            `teacher_context(lesson, template)`: where the model does not do what that asks, nothing can be distilled.
         ordinary: conversations and replies that learning should leave as likely as they are, beside the turns that
             `rehearse` is told of; scored with the first lesson.
 

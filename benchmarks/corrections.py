@@ -89,7 +89,7 @@ class Bench:
         )
 
     def trainer(self, backend: TinkerBackend, **settings: Any) -> SDPOTrainer:
-        ours = {name: DEFAULTS[name] for name in ("learning_rate", "max_inner_steps", "rehearse")}
+        ours = {name: DEFAULTS[name] for name in ("learning_rate", "max_inner_steps", "max_denial_steps", "rehearse")}
         chosen = {**ours, **self.settings, **settings}
         ordinary = [(self.examiner.opening.add(Message("user", text)), reply) for text, reply in ordinary_requests()]
         return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen), ordinary=ordinary)

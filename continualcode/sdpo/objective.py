@@ -51,10 +51,14 @@ def mean_divergence(scored: Sequence[Scores], config: SDPOConfig) -> float:
     return float(np.mean([part.mean() for part in parts])) if parts else 0.0
 
 
+def gap(scores: Scores, config: SDPOConfig) -> float:
+    """Nats between teacher and student over a whole completion; 0 without a teacher."""
+    return float(np.abs(_divergence(scores, config).divergence_T).sum())
+
+
 def gaps(scored: Sequence[Scores], config: SDPOConfig) -> list[float]:
-    """Nats between teacher and student over each whole completion that has a teacher."""
-    told = [scores for scores in scored if scores.passage.teacher_prompt is not None]
-    return [float(np.abs(_divergence(scores, config).divergence_T).sum()) for scores in told]
+    """The gap of each that has a teacher."""
+    return [gap(scores, config) for scores in scored if scores.passage.teacher_prompt is not None]
 
 
 def drift(before: Sequence[Floats], now: Sequence[Scores]) -> float:

@@ -59,7 +59,10 @@ class SDPOConfig:
 
     max_inner_steps: int = 1
     """Optimiser steps on one `learn`. After each the completions are scored again; see `taken_at`."""
-    taken_at: float = 0.2
+    max_denial_steps: int | None = None
+    """The same where nothing is known yet of what would have been right; None: as many. More steps then move the
+    probability of what was rejected onto whatever begins like it."""
+    taken_at: float = 0.05
     """A correction has taken when this share of its divergence from the teacher is left: no further inner step."""
     drift_budget: float = 0.05
     """Nats per token, on what is rehearsed, that one `learn` may move the policy: past it no further inner step."""
@@ -108,6 +111,9 @@ def _conditions(config: SDPOConfig) -> dict[str, bool]:
         ),
         f"reprompt_truncation is right, left or error, not {config.reprompt_truncation}": (
             config.reprompt_truncation in ("right", "left", "error")
+        ),
+        f"max_denial_steps must be at least 1 or None, not {config.max_denial_steps}": (
+            config.max_denial_steps is None or config.max_denial_steps >= 1
         ),
         f"taken_at must lie in [0, 1], not {config.taken_at}": 0 <= config.taken_at <= 1,
         "center_advantages is for the sampled token alone: set distillation_topk=None and alpha=1": (

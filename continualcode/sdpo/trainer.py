@@ -35,6 +35,9 @@ from continualcode.types import (
     Turn,
 )
 
+WORTH_A_STEP = 0.2
+"""Of a completed lesson: rejected tokens whose gap is a smaller share of the largest are scored and not trained on; they
+have been learned at the denial."""
 KNOWN_BY_NOW = -1.0
 """A completion this many nats less likely than when it was sampled is one that was unlearned since."""
 
@@ -132,12 +135,13 @@ class SDPOTrainer:
         fresh = True
         try:
             while attempt.outcome is None:
-                batch = objective.examples(attempt.now, self.config)
-                last = attempt.steps + 1 == self.config.max_inner_steps
+                batch = objective.examples(attempt.worth_a_step, self.config)
+                last = attempt.steps + 1 == attempt.most
                 metrics = await self.backend.train_step(batch, learning_rate=self.config.learning_rate, refresh=last)
                 fresh = last
                 self.steps += 1
-                attempt.stepped(await self.backend.forward(batch), metrics)
+                scored = objective.examples(attempt.now, self.config)
+                attempt.stepped(await self.backend.forward(scored), metrics)
         finally:
             if not fresh:
                 await self.backend.refresh()
@@ -161,6 +165,28 @@ class _Attempt:
     @property
     def new(self) -> list[Scores]:
         return self.now[: len(self.before)]
+
+    @property
+    def most(self) -> int:
+        """Steps it may take."""
+        return (self.is_denial and self.config.max_denial_steps) or self.config.max_inner_steps
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether nothing is known yet of what would have been right."""
+        return all(scores.passage.kind == "rejected" for scores in self.before)
+
+    @property
+    def worth_a_step(self) -> list[Scores]:
+        """What is trained on."""
+        gaps = [objective.gap(scores, self.config) for scores in self.before]
+        known = not self.is_denial
+        new = [
+            now
+            for gap, now in zip(gaps, self.new, strict=True)
+            if not (known and now.passage.kind == "rejected" and gap < WORTH_A_STEP * max(gaps))
+        ]
+        return new + self.now[len(self.before) :]
 
     @property
     def gap(self) -> float:
@@ -193,7 +219,7 @@ class _Attempt:
             self.outcome = "taken"
         elif self.drift > self.config.drift_budget:
             self.outcome = "drifted"
-        elif self.steps == self.config.max_inner_steps:
+        elif self.steps == self.most:
             self.outcome = "trained"
 
     def report(self, outcome: Outcome | None, step: int, seconds: float) -> TrainReport:

@@ -449,3 +449,18 @@ async def test_a_failure_between_inner_steps_leaves_the_sampler_at_the_weights_t
     with pytest.raises(BackendError, match="gone"):
         await SDPOTrainer(backend, RENDERER, replace(SAMPLED, max_inner_steps=3, taken_at=0.0)).learn([lesson])
     assert backend.sampler is backend._newest is not backend.initial_sampler
+
+
+async def test_a_denial_alone_may_take_fewer_steps_and_what_it_has_learned_is_not_trained_on_again():
+    backend = ScriptedBackend(["write all"], rate=2e5)
+    lesson = await a_lesson(backend)
+    config = SDPOConfig(max_inner_steps=3, max_denial_steps=1, taken_at=0.0)
+    trainer = SDPOTrainer(backend, RENDERER, config)
+    assert (await trainer.learn([lesson])).inner_steps == 1
+    for _ in range(40):
+        await trainer.learn([lesson])
+    report = await trainer.learn([replace(lesson, demonstration=ToolCall("edit_lines", {"path": "a.py"}))])
+    assert report.inner_steps == 3
+    rejected, approved = report.views
+    assert [example.tokens for example in backend.steps[-1]] == [approved.tokens]
+    assert rejected.tokens == lesson.turn.completion.tokens

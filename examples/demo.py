@@ -48,7 +48,9 @@ async def main() -> None:
         )
         async with await build(config, load_plugins(entry_points=False), Additions(gates=[Person()])) as assembly:
             print(f"{config.model_name} is ready in {time.perf_counter() - started:.1f} s\n")
-            request = REQUEST + (workspace / "calc.py").read_text()
+            shown = assembly.workspace.read("calc.py")
+            assembly.workspace.note_seen("calc.py", shown)  # by the request; else it would have to be read first
+            request = REQUEST + shown.decode()
             before = await chances(assembly, ELSEWHERE)
             await narrate(assembly, request)
             after = await chances(assembly, ELSEWHERE)
@@ -72,12 +74,15 @@ async def narrate(assembly: Assembly, request: str) -> None:
             case Learned(report=report):
                 print(
                     f"       learned in {report.seconds:.1f} s over {report.tokens} tokens: log P(rejected call) "
-                    f"{report.logprob_before:.1f} -> {report.logprob_after:.1f}, that is "
-                    f"{math.exp(report.logprob_before - report.logprob_after):.3g} times less likely"
+                    f"{report.logprob_before:.1f} -> {report.logprob_after:.1f}"
                 )
+                for view in report.approved:
+                    print(f"       log P(approved call) {view.student_T.sum():.1f} -> {view.after_T.sum():.1f}")
+                if report.approved:
+                    return
             case ToolReturned(call=call, result=result):
                 print(f"       {call.name}: {short(result.output)}")
-                if call.name == "edit_lines" or proposals > 6:
+                if proposals > 6:
                     return
             case Stopped(detail=detail):
                 print(f"       {short(detail)}")

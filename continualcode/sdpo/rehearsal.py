@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
-from continualcode.protocols import Sampler
+from continualcode.protocols import Renderer, Sampler
 from continualcode.sdpo.scoring import Passage, Scores, Width, student, with_own
-from continualcode.types import Floats, Tokens, Turn
+from continualcode.types import Conversation, Floats, Message, Turn
 
 MOST = 100
 """Candidates remembered per position, so that whole vocabularies are not."""
@@ -21,11 +22,16 @@ BEGINNING = 32
 """Tokens of an approved turn that are rehearsed: they hold the tool and its first argument, and half the cost."""
 
 
-class Rehearsal:
-    """The newest `limit` lessons' passages and as many approved turns, each with its target distributions."""
+Exchange: TypeAlias = tuple[Conversation, Message]
 
-    def __init__(self, limit: int = 32) -> None:
-        self._limit = limit
+
+class Rehearsal:
+    """The newest `limit` lessons' passages and as many approved turns, each with its target distributions, beside
+    `ordinary` conversations and replies."""
+
+    def __init__(self, renderer: Renderer, ordinary: Sequence[Exchange] = (), limit: int = 32) -> None:
+        self._renderer, self._limit = renderer, limit
+        self._ordinary: list[Scores | Exchange] = list(ordinary)
         self._lessons: list[Scores] = []
         self._approved: list[Scores] = []
 
@@ -39,17 +45,7 @@ class Rehearsal:
             ids_TK, target_TK = with_own(*completion.candidates, ids_TK, completion.logprobs_T)
         begun = slice(BEGINNING)
         passage = Passage("kept", completion.prompt, completion.tokens[begun])
-        self._keep(Scores(passage, ids_TK[begun], target_TK[begun], target_TK[begun]))
-
-    async def keep_ordinary(self, begun: Sequence[tuple[Tokens, Tokens]], policy: Sampler, width: Width) -> None:
-        """Prompts and replies, to be held where `policy` has them."""
-        passages = [Passage("kept", prompt, reply[:BEGINNING]) for prompt, reply in begun]
-        for passage in passages:  # one after another: each reads what the one before has left of the prompt
-            ids_TK, policy_TK = await student(passage, policy, MOST if isinstance(width, range) else width)
-            self._keep(Scores(passage, ids_TK, policy_TK, policy_TK))
-
-    def _keep(self, scores: Scores) -> None:
-        self._approved.append(scores)
+        self._approved.append(Scores(passage, ids_TK[begun], target_TK[begun], target_TK[begun]))
         del self._approved[: -self._limit]
 
     def keep_lesson(self, scored: Sequence[Scores]) -> None:
@@ -60,14 +56,26 @@ class Rehearsal:
         self._lessons = [s for s in self._lessons if s.passage.tokens not in newer] + kept
         del self._lessons[: -self._limit]
 
-    def draw(self, count: int, seed: int) -> list[Scores]:
-        """At most `count`, half of them lessons and half approved turns where there are enough of each."""
+    async def draw(self, count: int, seed: int, first: Sampler, width: Width) -> list[Scores]:
+        """At most `count`, half of them lessons and half approved turns where there are enough of each. An ordinary reply is
+        scored by the `first` policy when it is drawn for the first time."""
         rng = np.random.default_rng(seed)
-        lessons, approved = list(self._lessons), list(self._approved)
+        lessons, approved = list(self._lessons), [*self._approved, *self._ordinary]
         rng.shuffle(lessons)
         rng.shuffle(approved)
         of_lessons = min(len(lessons), max((count + 1) // 2, count - len(approved)))
-        return [*lessons[:of_lessons], *approved[: count - of_lessons]]
+        drawn = lessons[:of_lessons]
+        for each in approved[: count - of_lessons]:
+            drawn.append(each if isinstance(each, Scores) else await self._scored(each, first, width))
+        return drawn
+
+    async def _scored(self, ordinary: Exchange, first: Sampler, width: Width) -> Scores:
+        prompt, reply = self._renderer.prompt(ordinary[0]), self._renderer.completion(ordinary[1])
+        passage = Passage("kept", prompt, reply[:BEGINNING])
+        ids_TK, policy_TK = await student(passage, first, MOST if isinstance(width, range) else width)
+        scores = Scores(passage, ids_TK, policy_TK, policy_TK)
+        self._ordinary = [scores if each is ordinary else each for each in self._ordinary]
+        return scores
 
 
 def rescored(scored: Sequence[Scores], student: Sequence[Floats]) -> list[Scores]:

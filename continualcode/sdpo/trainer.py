@@ -56,7 +56,7 @@ class SDPOTrainer:
         template: the texts that tell the teacher what went wrong. What it will be shown is
             `teacher_context(lesson, template)`: where the model does not do what that asks, nothing can be distilled.
         ordinary: conversations and replies that learning should leave as likely as they are, beside the turns that
-            `rehearse` is told of; scored with the first lesson.
+            `rehearse` is told of, by the weights the backend was made with.
 
     `notes` says, for a person, where the backend made the trainer take less than was asked for.
 
@@ -78,7 +78,7 @@ class SDPOTrainer:
         self.teacher = teacher or _teacher_named(config, backend)
         self._width, self.notes = _candidates_to_use(config, backend)
         self.config = config if self._width is not None else replace(config, distillation_topk=None)
-        self._rehearsal, self._ordinary = Rehearsal(), tuple(ordinary)
+        self._rehearsal = Rehearsal(renderer, ordinary)
         self.steps = 0
 
     @property
@@ -110,7 +110,8 @@ class SDPOTrainer:
         attempt = _Attempt(new, self.config)
         if (known := attempt.nothing_to_learn()) is not None:
             return attempt.report(known, self.steps, time.perf_counter() - started)
-        attempt.rehearse(await self._rehearsed())
+        if attempt.most > 1 or self.config.max_inner_steps == 1:
+            attempt.rehearse(await self._rehearsed())
         await self._take_steps(attempt)
         await self.teacher.update()
         if self.config.rehearse:
@@ -119,16 +120,9 @@ class SDPOTrainer:
 
     async def _rehearsed(self) -> list[Scores]:
         """What is mixed into the steps, scored at the weights before them."""
-        if self.config.rehearse and self._ordinary:
-            begun = [
-                (self.renderer.prompt(before), self.renderer.completion(reply)) for before, reply in self._ordinary
-            ]
-            await self._rehearsal.keep_ordinary(begun, self.backend.sampler, self._width)
-            self._ordinary = ()
-        drawn = self._rehearsal.draw(self.config.rehearse, seed=self.steps)
-        if not drawn:
-            return []
-        return rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config)))
+        first = self.backend.initial_sampler
+        drawn = await self._rehearsal.draw(self.config.rehearse, self.steps, first, self._width)
+        return rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config))) if drawn else []
 
     async def _take_steps(self, attempt: _Attempt) -> None:
         """Until the correction has taken, or may go no further. The sampler is the newest weights in the end, always."""

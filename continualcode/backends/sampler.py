@@ -81,8 +81,7 @@ class TinkerSampler:
         if not completion:
             return np.zeros(0)
         scored = types.ModelInput.from_ints(list(prompt + completion))
-        only = {"prompt_logprobs_last_n": len(completion)} if self._last_n else {}
-        rows = await self._line.ask(self._client.compute_logprobs, scored, **only)
+        rows = await self._line.ask(self._client.compute_logprobs, scored, **self._end(completion))
         cut = alignment.tail(rows, len(prompt), len(completion))
         return alignment.checked(cut, (len(completion),), "logprobs")
 
@@ -96,7 +95,10 @@ class TinkerSampler:
         if not self._able("target_prompt_logprobs", lambda known: known.candidate_logprobs):
             raise CapabilityError(_lacks("logprobs at chosen tokens"))
         response = await self._score(
-            prompt, completion, target_prompt_logprobs=alignment.target_request(len(prompt), ids_TK)
+            prompt,
+            completion,
+            target_prompt_logprobs=alignment.target_request(len(prompt), ids_TK),
+            **self._end(completion),
         )
         if response.target_prompt_logprobs is None:
             raise CapabilityError(_lacks("logprobs at chosen tokens"))
@@ -110,8 +112,7 @@ class TinkerSampler:
             return np.zeros((0, k), np.int64), np.zeros((0, k))
         if not self._able("topk_prompt_logprobs", lambda known: known.top_logprobs >= k):
             raise CapabilityError(_lacks(f"the {k} most likely tokens of a given text", self._capabilities))
-        only = {"prompt_logprobs_last_n": len(completion)} if self._last_n else {}
-        response = await self._score(prompt, completion, topk_prompt_logprobs=k, **only)
+        response = await self._score(prompt, completion, topk_prompt_logprobs=k, **self._end(completion))
         if response.topk_prompt_logprobs is None:
             raise CapabilityError(_lacks(f"the {k} most likely tokens of a given text", self._capabilities))
         what = f"top {k} logprobs"
@@ -152,6 +153,10 @@ class TinkerSampler:
             include_prompt_logprobs=True,
             **extra,
         )
+
+    def _end(self, completion: Tokens) -> dict[str, int]:
+        """Only the completion's own logprobs, where that can be asked for: its prompt's are not computed then."""
+        return {"prompt_logprobs_last_n": len(completion)} if self._last_n else {}
 
     def _able(self, argument: str, known: Callable[[Capabilities], bool]) -> bool:
         return argument in self._arguments and (self._capabilities is None or known(self._capabilities))

@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from continualcode import Config, ConfigError, assemble
+from continualcode import CapabilityError, Config, ConfigError, assemble
 from continualcode.backends import TinkerBackend
 from continualcode.local import ServiceClient
-from continualcode.types import Example, Sampling
+from continualcode.sdpo import EMATeacher, ExactEMATeacher, SDPOConfig, SDPOTrainer
+from continualcode.sdpo.teachers import ema_teacher
+from continualcode.types import Conversation, Example, Lesson, Message, Reply, Sampling, Turn
 
 PROMPT, TOKENS = (7, 3, 11, 2, 30), (5, 9, 40, 1)
 EXAMPLE = Example(
@@ -120,3 +123,65 @@ async def test_a_model_that_is_not_there_is_one_error_and_no_second_is_reported_
         await assemble(config)
     gc.collect()
     assert caplog.records == []
+
+
+async def test_inner_steps_without_a_new_sampler_are_the_same_over_http_and_in_process(pair):
+    forwarded = []
+    for backend in pair:
+        first = backend.sampler
+        for _ in range(2):
+            await backend.train_step([EXAMPLE], learning_rate=1e-3, refresh=False)
+        assert backend.sampler is first
+        (now_TK,) = await backend.forward([EXAMPLE])
+        await backend.refresh()
+        fresh_TK = await backend.sampler.candidate_logprobs(PROMPT, TOKENS, EXAMPLE.ids_TK)
+        np.testing.assert_allclose(now_TK, fresh_TK, atol=1e-4)
+        old_TK = await first.candidate_logprobs(PROMPT, TOKENS, EXAMPLE.ids_TK)
+        assert np.abs(now_TK - old_TK).max() > 1e-2
+        forwarded.append(now_TK)
+    np.testing.assert_allclose(forwarded[1], forwarded[0], atol=1e-4)
+
+
+async def test_the_embedded_engines_ema_is_of_the_weights_and_elsewhere_of_the_logprobs(pair):
+    local, remote = pair
+    exact, mixed = (ema_teacher(backend, 0.3) for backend in pair)
+    assert (type(exact), type(mixed)) == (ExactEMATeacher, EMATeacher)
+    average = local.initial_sampler._client._weights.flat.clone()
+    for _ in range(3):
+        for backend, teacher in ((local, exact), (remote, mixed)):
+            await backend.train_step([EXAMPLE], learning_rate=1e-3)
+            await teacher.update()
+        average.lerp_(local.sampler._client._weights.flat, 0.3)
+    torch.testing.assert_close(exact.sampler._client._weights.flat, average)
+    exact_TK, mixed_TK = [await t.score(PROMPT, TOKENS, EXAMPLE.ids_TK) for t in (exact, mixed)]
+    first_TK, newest_TK = [
+        await s.candidate_logprobs(PROMPT, TOKENS, EXAMPLE.ids_TK) for s in (local.initial_sampler, local.sampler)
+    ]
+    assert np.abs(exact_TK - mixed_TK).mean() < np.abs(newest_TK - first_TK).mean() / 10
+    with pytest.raises(CapabilityError, match="embedded engine"):
+        await remote.sampler.averaged(remote.initial_sampler, 0.5)
+
+
+async def test_the_whole_vocabulary_is_distilled_over_on_the_embedded_engine_and_refused_elsewhere(pair):
+    local, remote = pair
+    everything = SDPOConfig(distillation_topk="all", learning_rate=1e-3)
+    (completion,) = await local.sampler.sample(PROMPT, Sampling(max_tokens=4, seed=1))
+    context = Conversation((Message("user", "x"),))
+    lesson = Lesson(Turn(context, Reply(""), completion), "no")
+
+    class Fixed:
+        """Renders any conversation as the same few tokens."""
+
+        def prompt(self, conversation):
+            return (9, 8, 7)
+
+    report = await SDPOTrainer(local, Fixed(), everything).learn([lesson])
+    every_TV = np.tile(np.arange(64), (len(completion.tokens), 1))
+    p, q = [
+        np.exp(await local.initial_sampler.candidate_logprobs(prompt, completion.tokens, every_TV))
+        for prompt in (PROMPT, (9, 8, 7))
+    ]
+    assert report.loss == pytest.approx(float((q * np.log(q / p)).sum(axis=1).mean()), abs=1e-4)
+    assert report.left < 1
+    with pytest.raises(CapabilityError, match="whole vocabulary"):
+        SDPOTrainer(remote, Fixed(), everything)

@@ -39,7 +39,11 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/start.py
 	@$(BIN)/python benchmarks/correction_cost.py
 	@$(BIN)/python benchmarks/one_correction.py
+	@$(BIN)/python benchmarks/corrections.py --quick
+	@$(BIN)/python benchmarks/teachers.py
+	@$(BIN)/python benchmarks/how_it_works.py
 	@$(BIN)/python benchmarks/cold_start.py
+	@$(BIN)/python benchmarks/test_runner.py
 	@$(BIN)/python benchmarks/snapshots.py
 	@$(BIN)/python benchmarks/crash.py
 	@$(BIN)/python benchmarks/safety.py

@@ -56,11 +56,15 @@ class Rehearsal:
         self._lessons = [s for s in self._lessons if s.passage.tokens not in newer] + kept
         del self._lessons[: -self._limit]
 
-    async def draw(self, count: int, seed: int, first: Sampler, width: Width) -> list[Scores]:
-        """At most `count`, half of them lessons and half approved turns where there are enough of each. An ordinary reply is
-        scored by the `first` policy when it is drawn for the first time."""
+    async def draw(
+        self, count: int, seed: int, first: Sampler, width: Width, besides: Sequence[Scores] = ()
+    ) -> list[Scores]:
+        """At most `count`, half of them lessons and half approved turns where there are enough of each; nothing of
+        `besides`. An ordinary reply is scored by the `first` policy when it is drawn for the first time."""
         rng = np.random.default_rng(seed)
-        lessons, approved = list(self._lessons), [*self._approved, *self._ordinary]
+        known = {(scores.passage.prompt, scores.passage.tokens) for scores in besides}
+        lessons = [s for s in self._lessons if (s.passage.prompt, s.passage.tokens) not in known]
+        approved = [*self._approved, *self._ordinary]
         rng.shuffle(lessons)
         rng.shuffle(approved)
         of_lessons = min(len(lessons), max((count + 1) // 2, count - len(approved)))

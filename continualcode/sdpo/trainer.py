@@ -111,17 +111,17 @@ class SDPOTrainer:
         if (known := attempt.nothing_to_learn()) is not None:
             return attempt.report(known, self.steps, time.perf_counter() - started)
         if attempt.most > 1 or self.config.max_inner_steps == 1:
-            attempt.rehearse(await self._rehearsed())
+            attempt.rehearse(await self._rehearsed(new))
         await self._take_steps(attempt)
         await self.teacher.update()
         if self.config.rehearse:
             self._rehearsal.keep_lesson(new)
         return attempt.report(attempt.outcome, self.steps, time.perf_counter() - started)
 
-    async def _rehearsed(self) -> list[Scores]:
+    async def _rehearsed(self, besides: Sequence[Scores]) -> list[Scores]:
         """What is mixed into the steps, scored at the weights before them."""
         first = self.backend.initial_sampler
-        drawn = await self._rehearsal.draw(self.config.rehearse, self.steps, first, self._width)
+        drawn = await self._rehearsal.draw(self.config.rehearse, self.steps, first, self._width, besides)
         return rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config))) if drawn else []
 
     async def _take_steps(self, attempt: _Attempt) -> None:

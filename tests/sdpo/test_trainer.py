@@ -464,3 +464,12 @@ async def test_a_denial_alone_may_take_fewer_steps_and_what_it_has_learned_is_no
     rejected, approved = report.views
     assert [example.tokens for example in backend.steps[-1]] == [approved.tokens]
     assert rejected.tokens == lesson.turn.completion.tokens
+
+
+async def test_what_completes_a_lesson_is_not_rehearsed_beside_itself():
+    backend = ScriptedBackend(["write all"])
+    lesson = await a_lesson(backend)
+    trainer = SDPOTrainer(backend, RENDERER, SDPOConfig(rehearse=2))
+    await trainer.learn([lesson])
+    await trainer.learn([replace(lesson, demonstration=ToolCall("edit_lines", {"path": "a.py"}))])
+    assert len({example.tokens for example in backend.steps[1]}) == len(backend.steps[1])

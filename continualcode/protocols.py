@@ -176,7 +176,7 @@ class Teacher(Protocol):
         ...
 
     async def update(self) -> None:
-        """Called after each optimiser step."""
+        """Called after the optimiser steps of one `learn`."""
         ...
 
 

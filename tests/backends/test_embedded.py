@@ -38,6 +38,7 @@ def tiny_llama(tmp_path_factory):
         max_position_embeddings=128,
         initializer_range=0.4,
     )
+    torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
 
@@ -68,7 +69,7 @@ async def test_every_token_has_the_same_logprobs_over_http_and_in_process(pair):
     beyond = {"vocabulary": None, "weight_averaging": False, "notes": ()}
     assert replace(local.capabilities, **beyond) == replace(remote.capabilities, notes=())
     assert local.capabilities.distillation_topk == 20, "of a vocabulary of 64, in which 100 cannot be had"
-    (most,) = await remote.sampler.sample(PROMPT, Sampling(max_tokens=2, candidates=100))
+    (most,) = await remote.sampler.sample(PROMPT, Sampling(max_tokens=2, candidates=100, seed=1))
     assert most.candidates[0].shape == (2, 20), "no more is asked for than can be had"
     (completion,) = await local.sampler.sample(PROMPT, Sampling(max_tokens=6, candidates=4, seed=1))
     local_T, remote_T = [await backend.sampler.logprobs(PROMPT, completion.tokens) for backend in pair]
@@ -157,7 +158,7 @@ async def test_the_embedded_engines_ema_is_of_the_weights_and_elsewhere_of_the_l
     first_TK, newest_TK = [
         await s.candidate_logprobs(PROMPT, TOKENS, EXAMPLE.ids_TK) for s in (local.initial_sampler, local.sampler)
     ]
-    assert np.abs(exact_TK - mixed_TK).mean() < np.abs(newest_TK - first_TK).mean() / 10
+    assert np.abs(exact_TK - mixed_TK).mean() < np.abs(newest_TK - first_TK).mean() / 4
     with pytest.raises(CapabilityError, match="embedded engine"):
         await remote.sampler.averaged(remote.initial_sampler, 0.5)
 

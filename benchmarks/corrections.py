@@ -15,6 +15,7 @@ import ast
 import asyncio
 import json
 import logging
+import shlex
 import sys
 import tempfile
 import time
@@ -200,7 +201,8 @@ async def ours(bench: Bench, habit: Habit) -> Rows:
 
 
 async def correct(bench: Bench, trainer: SDPOTrainer, habit: Habit, index: int) -> tuple[float, str]:
-    """One correction as the agent makes it: denial, training, retry; the approved retry or the edit, training."""
+    """One correction: denial, training, retry; the approved retry or the edit, training. The agent would also learn from
+    an edited retry as a correction of its own; here that is left out."""
     backend = trainer.backend
     assert isinstance(backend, TinkerBackend)
     turn = await bench.rejected(backend, habit, index)
@@ -260,6 +262,7 @@ def say(habit: str, arm: str, row: Row) -> None:
 
 async def run(options: argparse.Namespace) -> None:
     results = json.loads(options.json.read_text()) if options.more and options.json.exists() else {"habits": {}}
+    results["command"] = " ".join(["python benchmarks/corrections.py", *map(shlex.quote, sys.argv[1:])])
     with tempfile.TemporaryDirectory() as scratch, ServiceClient(state_dir=scratch) as service:
         first = await TinkerBackend.connect(service, model_name=MODEL, lora_rank=DEFAULTS["lora_rank"], seed=SEED)
         given = options.set, options.corrections, options.approved

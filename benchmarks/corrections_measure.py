@@ -14,6 +14,7 @@ import numpy as np
 from corrections_habits import Ask, Beginning, Habit
 
 from continualcode.protocols import Renderer, Sampler
+from continualcode.sdpo import distill_candidates
 from continualcode.types import Conversation, Floats, Ints, Message, Reply, Sampling, Tokens, ToolCall
 
 MAX_TOKENS = 110
@@ -121,8 +122,8 @@ class Examiner:
         """
         prompt = self.prompt(before.text, opening)
         now_TK = await sampler.candidate_logprobs(prompt, before.tokens, before.ids_TK)
-        p, q = _with_rest(before.logprobs_TK), _with_rest(now_TK)
-        drift, head = float((np.exp(p) * (p - q)).sum()), before.tokens[: before.decided + 1]
+        drift = float(distill_candidates(now_TK, before.logprobs_TK, alpha=0.0).divergence_T.sum())
+        head = before.tokens[: before.decided + 1]
         if (now_TK[: len(head), 0] > np.log(0.5)).all():  # the first candidate was greedy before
             return drift, None
         best, agreed = await self._checked(sampler, prompt, head)
@@ -186,9 +187,3 @@ def complies(habit: Habit, reply: Reply) -> bool:
 
 def _shown(reply: Reply) -> str:
     return reply.call.to_json() if reply.call is not None else reply.raw
-
-
-def _with_rest(logprobs_TK: Floats) -> Floats:
-    rest_T1 = np.log(np.maximum(1 - np.exp(logprobs_TK).sum(axis=1, keepdims=True), 1e-7))
-    joined: Floats = np.concatenate([logprobs_TK, rest_T1], axis=1)
-    return joined

@@ -28,21 +28,22 @@ HELD = 0.7
 def write_report(results: Mapping[str, Any], folder: Path) -> None:
     """corrections.md and corrections.png in the folder."""
     habits = results["habits"]
-    parts = [_head(habits), _means(habits), _targets(results), _each(habits)]
+    parts = [_head(results), _means(habits), _targets(results), _each(habits)]
     if "sequence" in results:
         parts.append(_sequence(results["sequence"]))
     (folder / "corrections.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     _plot(habits, folder / "corrections.png")
 
 
-def _head(habits: Mapping[str, Any]) -> str:
+def _head(results: Mapping[str, Any]) -> str:
     return (
-        "# What one correction teaches: `python benchmarks/corrections.py`\n\n"
-        f"{len(habits)} habits of the embedded model (smollm2-135m with its cold start), each corrected from the same weights; 10 held-out\n"
+        f"# What one correction teaches\n\n`{results['command']}`\n\n"
+        f"{len(results['habits'])} habits of the embedded model (smollm2-135m with its cold start), each corrected from the same weights; 10 held-out\n"
         "requests a habit and 24 unrelated ones, asked in a new conversation. *Comply*: share of greedy calls that obey the correction.\n"
         "*P*: exact probability of the obeying choice at the point where the choice falls, the tokens before it given; *of both*: out of\n"
         "obeying and usual choices. *Kept*: share of unrelated requests answered with the same tool and main argument. *KL*: nats per\n"
-        "token from the first model's answers to those. Seeded; single run. Nothing of this stands in the cold-start data.\n\n"
+        "token from the first model's answers to those. Seeded; single run. An edited retry is not\n"
+        "learned from as a correction of its own, as the agent would. Nothing of this stands in the cold-start data.\n\n"
         "![share of held-out proposals that comply, against unrelated behaviour kept](corrections.png)"
     )
 

@@ -66,7 +66,7 @@ class Copy:
     """
 
     def __init__(self, source: Path, *, also: Iterable[str] = ()) -> None:
-        self.source, self._also = source, tuple(also)
+        self.source, self._also, self._git = source, tuple(also), _git_outside(source)
         self.around = Path(tempfile.mkdtemp(prefix="continualcode-trial-")).resolve()
         self.root = self.around / "work"
         self.root.mkdir()
@@ -141,7 +141,7 @@ class Copy:
         return str(self.root / Path(target).relative_to(self.source))
 
     def _listed(self) -> Iterator[str]:
-        names = _by_git(self.source) if in_repository(str(self.source)) else ()
+        names = _by_git(self._git, self.source) if self._git and in_repository(str(self.source)) else ()
         yield from names or _walk(self.source, Ignores(False))
         yield from self._also
 
@@ -192,13 +192,20 @@ def _clone(source: Path, target: Path) -> None:
             shutil.copyfileobj(old, new)
 
 
-def _by_git(folder: Path) -> list[str]:
-    """Empty where there is no git, or it wants nothing to do with this folder."""
+def _git_outside(folder: Path) -> str | None:
+    """The program git. One inside the folder, to which PATH may lead, is the model's to write, and not run here."""
+    found = shutil.which("git")
+    real = os.path.realpath(found) if found is not None else None
+    return None if real is None or Path(real).is_relative_to(os.path.realpath(folder)) else real
+
+
+def _by_git(git: str, folder: Path) -> list[str]:
+    """Empty where git wants nothing to do with this folder."""
     listing = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         # A repository may name a program of its own as fsmonitor; looking at files must not run it.
         found = subprocess.run(
-            ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *listing], capture_output=True, check=True
+            [git, "-C", str(folder), "-c", "core.fsmonitor=false", *listing], capture_output=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return []

@@ -53,6 +53,7 @@ class TinkerBackend:
         self._training = training
         self._found = found
         self._tokenizer = tokenizer
+        self._in_process = isinstance(newest, InProcess)
         if isinstance(newest, InProcess):
             beyond = replace(found.capabilities, vocabulary=newest.vocabulary, weight_averaging=True)
             self._found = found = replace(found, capabilities=beyond)
@@ -136,7 +137,7 @@ class TinkerBackend:
         self._refuse(examples)
         if not examples:
             return []
-        if self._capabilities.weight_averaging:
+        if self._in_process:
             newest = self._sampler_of(await self._snapshot())
             return list(
                 await asyncio.gather(*(newest.candidate_logprobs(e.prompt, e.tokens, e.ids_TK) for e in examples))

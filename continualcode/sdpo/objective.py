@@ -17,16 +17,13 @@ from continualcode.types import Example, Floats
 
 def distilled(scores: Scores, config: SDPOConfig) -> Distilled:
     """Divergence [T] of student from teacher and weights [T, K], with importance ratio, skipped tokens and reward."""
-    part = _divergence(scores, config)
-    ratio_T = _ratio(scores, config)
+    part, ratio_T = _divergence(scores, config), _ratio(scores, config)
+    distilled_T = ratio_T.copy()
     if scores.passage.is_new:
-        ratio_T[: config.skip_first_tokens] = 0.0
-    divergence_T, weights_TK = part.divergence_T * ratio_T, config.distillation_weight * part.weights_TK
-    weights_TK = weights_TK * ratio_T[:, None]
-    if scores.passage.advantage and config.reward_weight:
-        rows_T = np.arange(len(ratio_T))
-        weights_TK[rows_T, scores.own_T] += config.reward_weight * scores.passage.advantage * _ratio(scores, config)
-    return Distilled(divergence_T, weights_TK)
+        distilled_T[: config.skip_first_tokens] = 0.0
+    weights_TK = config.distillation_weight * part.weights_TK * distilled_T[:, None]
+    weights_TK[np.arange(len(ratio_T)), scores.own_T] += config.reward_weight * scores.passage.advantage * ratio_T
+    return Distilled(part.divergence_T * distilled_T, weights_TK)
 
 
 def examples(scored: Sequence[Scores], config: SDPOConfig) -> list[Example]:

@@ -1,7 +1,7 @@
 """Ready-made teachers: which weights score the student's tokens under the richer prompt. Knows nothing of losses.
 
 `teacher_regularization` of the paper's reference implementation: "none" (newest weights), "frozen" (initial weights),
-"ema" (teacher <- (1 - r) teacher + r student after every step) and "trust-region" (logits between initial and newest,
+"ema" (teacher <- (1 - r) teacher + r student after the steps of every `learn`) and "trust-region" (logits between initial and newest,
 r of the way), with r = `teacher_update_rate`.
 """
 

@@ -110,6 +110,7 @@ class SDPOTrainer:
         attempt = _Attempt(new, self.config)
         if (known := attempt.nothing_to_learn()) is not None:
             return attempt.report(known, self.steps, time.perf_counter() - started)
+        # What a denial limited to one step moves is pulled back when the lesson is completed, and costs no waiting here.
         if attempt.most > 1 or self.config.max_inner_steps == 1:
             attempt.rehearse(await self._rehearsed(new))
         await self._take_steps(attempt)

@@ -189,3 +189,16 @@ def test_it_is_gone_when_nobody_needs_it(source):
     folder = copy.around
     del copy
     assert not folder.exists()
+
+
+def test_a_git_that_lies_in_the_workspace_is_not_run(tmp_path, monkeypatch):
+    workspace, marker = tmp_path / "work", tmp_path / "ran"
+    (workspace / ".git").mkdir(parents=True)
+    (workspace / "a.py").write_text("a = 1\n")
+    planted = workspace / "bin" / "git"
+    planted.parent.mkdir()
+    planted.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    planted.chmod(0o755)
+    monkeypatch.setenv("PATH", str(planted.parent), prepend=":")
+    assert set(Copy(workspace).of_source().files) == {"a.py", "bin/git"}
+    assert not marker.exists()

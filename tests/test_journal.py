@@ -1,6 +1,7 @@
 import json
 import logging
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,9 +57,27 @@ def test_a_lesson_can_be_learned_again_from_its_line(tmp_path, turn):
     assert (completion["prompt"], completion["tokens"], completion["logprobs_T"]) == ([1, 2], [3, 4], [-0.5, -1.25])
 
 
-def test_a_turn_is_written_without_the_conversation_before_it(turn):
-    assert "context" not in to_json(turn)
-    assert "origin" not in to_json(turn)["completion"]
+def test_a_proposal_is_written_without_what_the_lines_before_it_hold(tmp_path, turn):
+    journal = Journal(tmp_path / "s.jsonl")
+    journal.observe(Proposed(turn))
+    journal.observe(Reviewed(turn, turn.reply.calls[0], Deny("no")))
+    proposed, reviewed = lines_of(journal.path)
+    assert "context" not in proposed["turn"]
+    assert proposed["turn"]["completion"].keys() == {"type", "tokens", "logprobs_T", "stop_reason", "temperature"}
+    assert "turn" not in reviewed
+
+
+def test_a_proposal_takes_no_more_room_late_in_a_session_than_early(tmp_path, turn):
+    early, late = Journal(tmp_path / "early.jsonl"), Journal(tmp_path / "late.jsonl")
+    early.observe(Proposed(turn))
+    said = turn.context.add(*[Message("user", "and so on")] * 1000)
+    late.observe(Proposed(replace(turn, context=said, completion=replace(turn.completion, prompt=(1,) * 10_000))))
+    assert late.path.stat().st_size == pytest.approx(early.path.stat().st_size, abs=2)
+
+
+def test_what_has_no_json_form_is_refused_and_not_written_as_its_name():
+    with pytest.raises(TypeError, match="not JSON: object"):
+        to_json(object())
 
 
 def test_only_its_owner_can_read_it(tmp_path):

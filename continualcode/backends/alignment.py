@@ -114,10 +114,10 @@ def datum_logprobs(output: types.TensorData, example: Example) -> Floats:
     """The example's [T, K] of the logprobs a forward pass gives for `datum(example)`."""
     rows, width = len(example.prompt) + len(example.tokens) - 1, example.ids_TK.shape[1]
     what = "logprobs of a forward pass"
-    flat = np.asarray(output.data, dtype=np.float64)
-    if flat.size != rows * width:
-        raise AlignmentError(f"{what}: {flat.size} values for {rows} positions of {width} targets")
-    return checked(flat.reshape(rows, width)[len(example.prompt) - 1 :], example.ids_TK.shape, what)
+    values = output.to_numpy()  # not .data, a list: a long prompt's rows are thrown away at once
+    if values.size != rows * width:
+        raise AlignmentError(f"{what}: {values.size} values for {rows} positions of {width} targets")
+    return checked(values.reshape(rows, width)[len(example.prompt) - 1 :], example.ids_TK.shape, what)
 
 
 def apart(one_T: Floats, other_T: Floats) -> float:

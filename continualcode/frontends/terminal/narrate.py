@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import assert_never
 
 from rich.console import Console, RenderableType
@@ -33,7 +34,7 @@ class Narrator:
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
-        self._told: list[TrainReport] = []
+        self._last_told: TrainReport | None = None
         self.learning = False
         """A training step was under way at the last event."""
 
@@ -66,10 +67,10 @@ class Narrator:
 
     def tell_reports(self, agent: Agent) -> None:
         """The steps not yet told, among them those that a stopped run left going."""
-        for report in agent.reports:
-            if report not in self._told:
-                self._told.append(report)
-                self._print(learned_line(report))
+        untold = list(takewhile(lambda report: report is not self._last_told, reversed(agent.reports)))
+        for report in reversed(untold):
+            self._last_told = report
+            self._print(learned_line(report))
 
     def _tell_verdict(self, event: Reviewed) -> None:
         if isinstance(event.verdict, Deny):

@@ -1,0 +1,249 @@
+"""The server of round_trips.py: tests/backends/wire_server.py, each request delayed, counted and timed, in front of a
+model that answers at once. Knows nothing of who asks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tinker import types
+
+from continualcode.types import Floats, Ints
+
+MODEL = "Qwen/Qwen3-4B-Instruct-2507"
+"""The name alone: the default of both programs."""
+ROWS = 4
+STEP = 3e3
+BACKGROUND = ("session_heartbeat", "healthz", "client/config", "client/dynamic_config", "telemetry")
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request: `time.monotonic()` when it came and when its answer was sent, bytes of the bodies."""
+
+    name: str
+    began: float
+    ended: float = float("inf")
+    up: int = 0
+    down: int = 0
+
+
+@dataclass(slots=True)
+class Counted:
+    """An ASGI application whose requests are noted."""
+
+    app: ASGIApp
+    requests: list[Request] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        kind = dict(scope["headers"]).get(b"x-tinker-request-type", b"").decode()
+        request = Request(scope["path"].removeprefix("/api/v1/") + (f" {kind}" if kind else ""), time.monotonic())
+        self.requests.append(request)
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            request.up += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            request.down += len(message.get("body", b""))
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                request.ended = time.monotonic()
+
+        await self.app(scope, counted_receive, counted_send)
+
+
+def within(requests: Sequence[Request], began: float, ended: float) -> list[Request]:
+    """Those of a span of time, without what goes on in the background whoever asks."""
+    inside = (r for r in requests if r.began >= began and r.ended <= ended and r.name not in BACKGROUND)
+    return sorted(inside, key=lambda request: request.began)
+
+
+def longest_chain(requests: Sequence[Request]) -> list[Request]:
+    """The most requests of which each came when the one before it had been answered: so many latencies were waited for
+    one after the other."""
+    chains: list[list[Request]] = []
+    for request in sorted(requests, key=lambda r: r.began):
+        before = (chain for chain in chains if chain[-1].ended <= request.began)
+        chains.append([*max(before, key=len, default=[]), request])
+    return max(chains, key=len, default=[])
+
+
+class InstantService:
+    """A Tinker service that samples always the same `script`, from distributions that depend on a token's place alone.
+
+    Row i % ROWS of the logits is the distribution of the i-th token of a sequence, prompt included, so that teacher and
+    student, whose prompts differ in length, differ. Steps move the logits by STEP * learning_rate along the gradient's sign.
+    """
+
+    def __init__(self, script: Sequence[int], vocabulary: int, tokenizer: str | None = None) -> None:
+        self.script, self.tokenizer = list(script), tokenizer
+        self.logits: Floats = np.random.default_rng(0).normal(size=(ROWS, vocabulary)) * 2
+        self.logits[:, self.script] += 8.0
+
+    def create_lora_training_client(self, base_model: str, rank: int = 32, seed: int | None = None) -> InstantTraining:
+        return InstantTraining(self, self.logits, rank)
+
+    def get_server_capabilities(self) -> Any:
+        return SimpleNamespace(supported_models=[SimpleNamespace(model_name=MODEL, max_context_length=32768)])
+
+
+class InstantTraining:
+    """One set of weights: the logits."""
+
+    def __init__(self, service: InstantService, logits: Floats, rank: int) -> None:
+        self.service, self.logits, self.rank = service, logits, rank
+        self.gradient: Floats = np.zeros_like(logits)
+
+    def get_info(self) -> Any:
+        return SimpleNamespace(model_data=SimpleNamespace(model_name=MODEL), lora_rank=self.rank)
+
+    def forward(self, data: Sequence[types.Datum], loss_fn: str) -> Any:
+        table, outputs, total = log_softmax(self.logits), [], 0.0
+        for datum in data:
+            targets_NK, factors_NK, rows_N1 = _inputs(datum)
+            logprobs_NK = table[rows_N1, targets_NK]
+            total -= float((factors_NK * logprobs_NK).sum())
+            shape = list(datum.loss_fn_inputs["target_tokens"].shape or [targets_NK.size])
+            outputs.append({"logprobs": types.TensorData(logprobs_NK.ravel(), dtype="float32", shape=shape)})
+        return SimpleNamespace(loss_fn_outputs=outputs, metrics={"loss:sum": total})
+
+    def forward_backward(self, data: Sequence[types.Datum], loss_fn: str) -> Any:
+        chances = np.exp(log_softmax(self.logits))
+        for datum in data:
+            targets_NK, factors_NK, rows_N1 = _inputs(datum)
+            for row in range(ROWS):
+                self.gradient[row] += factors_NK[rows_N1[:, 0] == row].sum() * chances[row]
+            np.subtract.at(self.gradient, (rows_N1, targets_NK), factors_NK)
+        return self.forward(data, loss_fn)
+
+    def optim_step(self, adam_params: types.AdamParams) -> Any:
+        self.logits = self.logits - STEP * adam_params.learning_rate * np.sign(self.gradient)
+        self.gradient = np.zeros_like(self.gradient)
+        return SimpleNamespace(metrics={})
+
+    def save_state(self, name: str) -> Any:
+        return SimpleNamespace(path=f"tinker://instant/weights/{name}")
+
+    def save_weights_and_get_sampling_client(self) -> InstantSampling:
+        return InstantSampling(self.service.script, log_softmax(self.logits))
+
+
+class InstantSampling:
+    """One frozen table of log-probabilities [ROWS, V]."""
+
+    def __init__(self, script: list[int], table: Floats) -> None:
+        self.script, self.table = script, table
+        self._best: dict[int, list[list[tuple[int, float]]]] = {}
+
+    def sample(
+        self,
+        prompt: types.ModelInput,
+        num_samples: int,
+        sampling_params: types.SamplingParams,
+        include_prompt_logprobs: bool = False,
+        topk_prompt_logprobs: int = 0,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: types.TensorData | None = None,
+        prompt_logprobs_last_n: int | None = None,
+    ) -> Any:
+        tokens = prompt.to_ints()
+        drawn = self.script[: sampling_params.max_tokens]
+        places = range(len(tokens), len(tokens) + len(drawn))
+        sequence = SimpleNamespace(
+            tokens=drawn,
+            logprobs=[float(self.table[place % ROWS, token]) for place, token in zip(places, drawn, strict=True)],
+            stop_reason="stop" if len(drawn) == len(self.script) else "length",
+            topk_logprobs=[self._top(place, topk_sample_logprobs) for place in places]
+            if topk_sample_logprobs
+            else None,
+        )
+        first = max(1, len(tokens) - (prompt_logprobs_last_n or len(tokens)))
+        return SimpleNamespace(
+            sequences=[sequence] * num_samples,
+            prompt_logprobs=[None] * first
+            + [float(self.table[place % ROWS, tokens[place]]) for place in range(first, len(tokens))]
+            if include_prompt_logprobs
+            else None,
+            topk_prompt_logprobs=[None] * first
+            + [self._top(place, topk_prompt_logprobs) for place in range(first, len(tokens))]
+            if topk_prompt_logprobs
+            else None,
+            target_prompt_logprobs=None if target_prompt_logprobs is None else self._chosen(target_prompt_logprobs),
+        )
+
+    def _top(self, place: int, k: int) -> list[tuple[int, float]]:
+        if k not in self._best:
+            ids = [np.argpartition(-row, k)[:k] for row in self.table]
+            ranked = [best[np.argsort(-row[best])] for best, row in zip(ids, self.table, strict=True)]
+            self._best[k] = [
+                list(zip(best.tolist(), row[best].tolist(), strict=True))
+                for best, row in zip(ranked, self.table, strict=True)
+            ]
+        return self._best[k][place % ROWS]
+
+    def _chosen(self, asked: types.TensorData) -> types.TensorData:
+        """Of CSR, which is how ours asks."""
+        starts = asked.sparse_crow_indices
+        assert starts is not None
+        rows = np.repeat(np.arange(len(starts) - 1) + 1, np.diff(starts))
+        return types.TensorData(
+            self.table[rows % ROWS, np.asarray(asked.data, np.int64)],
+            dtype="float32",
+            shape=list(asked.shape or ()),
+            sparse_crow_indices=starts,
+            sparse_col_indices=asked.sparse_col_indices,
+        )
+
+
+def _inputs(datum: types.Datum) -> tuple[Ints, Floats, Ints]:
+    """Targets and -dLoss/dlogprob [N, K], and the row of the logits that each is predicted by [N, 1]."""
+    inputs, length = datum.loss_fn_inputs, len(datum.model_input.to_ints())
+    factors = (
+        inputs["weights"] if "weights" in inputs else inputs["advantages"]
+    )  # at the sampled logprobs the ratio is 1
+    targets_NK = np.asarray(inputs["target_tokens"].data, np.int64).reshape(length, -1)
+    return targets_NK, np.asarray(factors.data).reshape(length, -1), (np.arange(length) + 1)[:, None] % ROWS
+
+
+def log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    normal: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normal
+
+
+def start(service: InstantService) -> Any:
+    """A running server: `url`, `latency` in seconds before every answer, `requests`, `die()`."""
+
+    class Server(_wire_server().WireServer):  # type: ignore[misc]
+        def _app(self) -> Counted:
+            counted = Counted(super()._app())
+            self.requests = counted.requests
+            return counted
+
+        async def get_info(self, request: Any) -> Any:
+            info = await super().get_info(request)
+            return {**info, "model_data": {**info["model_data"], "tokenizer_id": service.tokenizer}}
+
+    return Server(service).__enter__()
+
+
+def _wire_server() -> ModuleType:
+    path = Path(__file__).parents[1] / "tests" / "backends" / "wire_server.py"
+    spec = importlib.util.spec_from_file_location("wire_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -75,13 +75,20 @@ def importance_ratio(now_T: Floats, sampling_T: Floats, clip: float | None) -> F
 
 def _with_tail(logprobs_TK: Floats) -> Floats:
     """[T, K + 1]: the candidates, then log(1 - sum of their probabilities)."""
-    mass_T1 = np.minimum(np.logaddexp.reduce(logprobs_TK, axis=1, keepdims=True), TAIL_CLAMP)
+    mass_T1 = np.minimum(_log_mass(logprobs_TK), TAIL_CLAMP)
     return np.concatenate([logprobs_TK, np.log(-np.expm1(mass_T1))], axis=1)
 
 
 def _renormalised(logprobs_TK: Floats) -> Floats:
-    normalised: Floats = logprobs_TK - np.logaddexp.reduce(logprobs_TK, axis=1, keepdims=True)
+    normalised: Floats = logprobs_TK - _log_mass(logprobs_TK)
     return normalised
+
+
+def _log_mass(logprobs_TK: Floats) -> Floats:
+    """[T, 1]: the log of their probabilities' sum; np.logaddexp.reduce takes four to seven times as long."""
+    most_T1 = logprobs_TK.max(axis=1, keepdims=True)
+    mass_T1: Floats = most_T1 + np.log(np.exp(logprobs_TK - most_T1).sum(axis=1, keepdims=True))
+    return mass_T1
 
 
 def _chain_tail(slope: Floats, log_p: Floats, student_TK: Floats) -> Floats:
@@ -89,7 +96,7 @@ def _chain_tail(slope: Floats, log_p: Floats, student_TK: Floats) -> Floats:
 
     Where the mass is clamped the tail is constant, so it contributes nothing there (as autograd has it).
     """
-    moves_T1 = np.logaddexp.reduce(student_TK, axis=1, keepdims=True) < TAIL_CLAMP
+    moves_T1 = _log_mass(student_TK) < TAIL_CLAMP
     through_tail = slope[:, -1:] * np.exp(student_TK - log_p[:, -1:])
     chained: Floats = slope[:, :-1] - np.where(moves_T1, through_tail, 0.0)
     return chained

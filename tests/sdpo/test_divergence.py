@@ -98,6 +98,15 @@ def test_a_candidate_mass_of_one_stays_finite(alpha):
     assert np.isfinite(sure.weights_TK).all()
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_candidates_far_too_unlikely_for_a_float_are_still_told_apart(alpha):
+    near, far = (np.log([[0.7, 0.2, 0.1]]) - away for away in (0.0, 800.0))
+    other = np.log([[0.2, 0.5, 0.3]])
+    found, same = (distill_candidates(each, other, alpha=alpha, add_tail=False) for each in (far, near))
+    np.testing.assert_allclose(found.divergence_T, same.divergence_T, atol=1e-9)
+    np.testing.assert_allclose(found.weights_TK, same.weights_TK, atol=1e-9)
+
+
 def test_the_importance_ratio_is_clipped_and_can_be_off():
     now, then = np.array([-1.0, -1.0, -1.0]), np.array([-1.0, -3.0, -0.5])
     np.testing.assert_allclose(importance_ratio(now, then, 2.0), [1.0, 2.0, np.exp(-0.5)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +28,10 @@ class InProcess(Protocol):
 
     def averaged(self, newer: Any, rate: float) -> Any:
         """A future of the client of (1 - rate) own + rate newer weights."""
+        ...
+
+    def save(self, folder: Path) -> Any:
+        """A future of the weights being in the folder."""
         ...
 
 
@@ -126,6 +131,13 @@ class TinkerSampler:
             raise CapabilityError("only samplers of the embedded engine can be averaged")
         client = await self._line.ask(self._client.averaged, newer._client, rate)
         return TinkerSampler(client, line=self._line, capabilities=self._capabilities, last_n=self._last_n)
+
+    async def save(self, folder: Path) -> None:
+        """Keeps the LoRA weights in a folder whose path `TinkerBackend.sampler_at` takes. Raises CapabilityError where
+        they stay with the service."""
+        if not isinstance(self._client, InProcess):
+            raise CapabilityError("only samplers of the embedded engine can be saved")
+        await self._line.ask(self._client.save, folder)
 
     def _completion(self, sequence: Any, prompt: Tokens, sampling: Sampling, wanted: int) -> Completion:
         tokens = tuple(int(token) for token in sequence.tokens)

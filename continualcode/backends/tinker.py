@@ -152,6 +152,19 @@ class TinkerBackend:
         async with self._one_step:
             return str((await self.line.ask(self._training.save_state, name)).path)
 
+    async def load(self, path: str) -> None:
+        """Goes on from what `save` kept; `initial_sampler` stays what it is, unlike with `load_checkpoint_path`.
+
+        Raises BackendError, with everything as it was, when that cannot be had.
+        """
+        async with self._one_step:
+            await self.line.ask(self._training.load_state_with_optimizer, path)
+        await self.refresh()
+
+    async def sampler_at(self, path: str) -> TinkerSampler:
+        """Weights of this model that were saved, to sample from and to score with."""
+        return self._sampler_of(await self.line.call(self.service.create_sampling_client, model_path=path))
+
     async def close(self) -> None:
         """Waits for a step under way. The service is its owner's to close."""
         async with self._one_step:

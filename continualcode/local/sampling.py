@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +135,18 @@ class SamplingClient:
             return SamplingClient(self._model, mine.averaged(theirs, rate))
 
         return self._model.worker.submit_client(average)
+
+    def save(self, folder: Path) -> ClientFuture[None]:
+        """Keeps the weights, in peft's format, in a folder that `create_sampling_client(model_path=...)` takes.
+
+        Not in the SDK. Raises ConfigError for the base model, which has none.
+        """
+        if (weights := self._weights) is None:
+            raise ConfigError("the base model alone has no LoRA to save")
+        state = checkpoint.State(base_model=self._model.name)
+        return self._model.worker.submit_client(
+            lambda stop: checkpoint.save(folder, weights, state, adapter=None, overwrite=True)
+        )
 
     def get_tokenizer(self) -> Any:
         """The transformers tokenizer."""

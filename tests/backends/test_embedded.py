@@ -186,3 +186,30 @@ async def test_the_whole_vocabulary_is_distilled_over_on_the_embedded_engine_and
     assert report.left < 1
     with pytest.raises(CapabilityError, match="whole vocabulary"):
         SDPOTrainer(remote, Fixed(), everything)
+
+
+async def test_saved_weights_are_loaded_into_a_backend_whose_first_weights_stay_what_they_are(engine, tiny_llama):
+    backends = [await TinkerBackend.connect(engine(), model_name=tiny_llama, lora_rank=4, seed=1) for _ in range(2)]
+    first, second = backends
+    await first.train_step([EXAMPLE], learning_rate=1e-2)
+    path = await first.save("one")
+    await second.load(path)
+    old_T = await first.initial_sampler.logprobs(PROMPT, TOKENS)
+    for _ in range(2):  # the second step shows the optimiser's state
+        logprobs = [await backend.sampler.logprobs(PROMPT, TOKENS) for backend in backends]
+        assert np.array_equal(*logprobs)
+        assert not np.allclose(logprobs[0], old_T, atol=1e-3)
+        assert np.array_equal(await second.initial_sampler.logprobs(PROMPT, TOKENS), old_T)
+        for backend in backends:
+            await backend.train_step([EXAMPLE], learning_rate=1e-2)
+
+
+async def test_an_averaged_samplers_weights_are_saved_and_found_again(engine, tiny_llama, tmp_path):
+    backend = await TinkerBackend.connect(engine(), model_name=tiny_llama, lora_rank=4, seed=1)
+    await backend.train_step([EXAMPLE], learning_rate=1e-2)
+    teacher = ExactEMATeacher(backend, 0.3)
+    await teacher.update()
+    await teacher.sampler.save(tmp_path / "teacher")
+    again = await backend.sampler_at(str(tmp_path / "teacher"))
+    assert np.array_equal(*[await sampler.logprobs(PROMPT, TOKENS) for sampler in (again, teacher.sampler)])
+    await again.averaged(backend.sampler, 0.3)

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Literal, assert_never
 
+from continualcode.decision import Decision, decide, trials
 from continualcode.errors import BackendUnavailableError, ContinualCodeError, WorkspaceError
 from continualcode.events import (
     Asked,
@@ -17,12 +18,15 @@ from continualcode.events import (
     Learning,
     Malformed,
     Proposed,
+    Restored,
     Reviewed,
     Stopped,
     Thinking,
     ToolReturned,
+    Tried,
 )
-from continualcode.protocols import ApprovalGate, Critic, Learner, Proposer, Rehearser
+from continualcode.lessons import Lessons
+from continualcode.protocols import ApprovalGate, Critic, Examiner, Learner, Proposer, Rehearser
 from continualcode.tools import READ_ONLY, ToolRegistry
 from continualcode.tools.snapshots import Change, Snapshots
 from continualcode.types import (
@@ -36,7 +40,6 @@ from continualcode.types import (
     ToolResult,
     TrainReport,
     Turn,
-    Verdict,
 )
 
 
@@ -80,24 +83,27 @@ class Agent:
         self._opening = (Message("system", system),) if system else ()
         self.conversation = Conversation(self._opening, tools.specs)
         self.snapshots, self._conversations = snapshots, dict[int, Conversation]()
-        self.pending: tuple[Lesson, ...] = ()
+        self._lessons = Lessons(wanted=learner is not None)
         self.notes: tuple[str, ...] = ()
         """What the user said by the way; shown to the teacher with every correction from then on."""
-        self._open: list[_Open] = []
         self.reports: list[TrainReport] = []
         self._step: asyncio.Task[TrainReport | None] | None = None
+
+    @property
+    def pending(self) -> tuple[Lesson, ...]:
+        """Lessons that wait to be learned."""
+        return self._lessons.pending
 
     async def run(self, text: str) -> AsyncGenerator[Event, None]:
         """Works on one request and narrates it. Raises BackendError when no proposal can be had."""
         async with aclosing(self._run(text)) as events:
             async for event in events:
-                for observer in self.observers:
-                    observer(event)
+                self._narrate(event)
                 yield event
 
     async def _run(self, text: str) -> AsyncGenerator[Event, None]:
         await self.settle()
-        self._open.clear()
+        self._lessons.close()
         self._say(Message("user", text))
         yield Asked(text)
         malformed = 0
@@ -136,49 +142,62 @@ class Agent:
     def clear(self) -> None:
         """Begins a new conversation, without notes. What was learned stays, and so do lessons still pending."""
         self.conversation, self.notes = Conversation(self._opening, self.tools.specs), ()
-        self._open.clear()
+        self._lessons.close()
         self._conversations.clear()
 
-    async def undo(self) -> Change | None:
+    async def undo(self) -> Restored | None:
         """Takes back the newest call that changed files: what it changed, and the conversation from it on.
 
         None when there is none. A call of an earlier session, or from before `clear`, leaves the conversation as it is.
         What was learned stays. Raises WorkspaceError, having changed nothing, when the same files have changed since.
         """
-        return await self._restore(self.snapshots.undo) if self.snapshots is not None else None
+        return await self._restore("undone", self.snapshots.undo) if self.snapshots is not None else None
 
-    async def redo(self) -> Change | None:
+    async def redo(self) -> Restored | None:
         """Takes the last `undo` back, in the same way; None when there is none or another call has changed files."""
-        return await self._restore(self.snapshots.redo) if self.snapshots is not None else None
+        return await self._restore("redone", self.snapshots.redo) if self.snapshots is not None else None
 
-    async def _restore(self, turn: Callable[[], Change | None]) -> Change | None:
-        change = await asyncio.to_thread(turn)
-        if change is not None and (then := self._conversations.get(change.id)) is not None:
+    async def _restore(self, what: Literal["undone", "redone"], turn: Callable[[], Change | None]) -> Restored | None:
+        if (change := await asyncio.to_thread(turn)) is None:
+            return None
+        if (then := self._conversations.get(change.id)) is not None:
             self._conversations[change.id], self.conversation = self.conversation, then
-        return change
+        messages = len(self.conversation.messages)
+        restored = Restored(what, change.call, change.said, messages, change.left_out, change.interrupted)
+        self._narrate(restored)
+        return restored
 
     async def _act(self, turn: Turn, call: ToolCall) -> AsyncIterator[Event]:
-        decision = await self._review(turn, call, self.gates) or _Decision(
-            call, Deny("no gate approved it", teach=False), len(self.gates)
-        )
+        async for step in decide(turn, call, self.gates, self.tools.check):
+            if isinstance(step, Tried):
+                yield step
+                continue
+            async for event in self._carry_out(turn, step):
+                yield event
+
+    async def _carry_out(self, turn: Turn, decision: Decision) -> AsyncIterator[Event]:
         call, verdict = decision.call, decision.verdict
         kept = len(self.pending)
         match verdict:
             case Deny():
                 self._say(turn.reply.message, Message("tool", f"denied: {verdict.reason}", tool=call.name))
                 if verdict.teach and call == turn.reply.call:
-                    self._keep_open(Lesson(turn, verdict.reason, notes=self.notes), decision.index)
+                    self._lessons.keep_open(Lesson(turn, verdict.reason, notes=self.notes), decision.index)
                 yield Reviewed(turn, call, verdict, decision.gate)
             case Approve() | Edit():
                 if isinstance(verdict, Edit):
-                    self._keep(Lesson(turn, verdict.reason, demonstration=call, notes=self.notes))
-                    self._resolve(decision.index, demonstration=call)
+                    self._lessons.keep(Lesson(turn, verdict.reason, demonstration=call, notes=self.notes))
+                    self._lessons.resolve(decision.index, demonstration=call)
                 yield Reviewed(turn, call, verdict, decision.gate)
                 result = await self._run_tool(turn, call)
                 yield ToolReturned(call, result)
                 if isinstance(verdict, Approve):
-                    if (reason := await self._criticism(turn, result)) is not None:
-                        self._keep_open(Lesson(turn, reason, notes=self.notes), 0)
+                    reason = await self._criticism(turn, result)
+                    for tried in trials(self.critics):
+                        yield tried
+                    if reason is not None:
+                        self._lessons.keep_open(Lesson(turn, reason, notes=self.notes), 0)
+                        self._say(Message("user", reason))
                     elif result.ok:
                         self._approved(turn, decision.index)
             case _:
@@ -187,36 +206,17 @@ class Agent:
             async for event in self._learn(self.learner):
                 yield event
 
-    async def _review(self, turn: Turn, call: ToolCall, gates: Sequence[ApprovalGate]) -> _Decision | None:
-        """The first verdict. The gate that edits vouches for its edit; those before it review the edited call anew."""
-        for index, gate in enumerate(gates):
-            name = type(gate).__name__
-            try:
-                verdict = await gate.review(turn, call)
-            except Exception as error:  # a gate that fails denies, whatever it failed of, and never teaches
-                denied = Deny(f"{name} failed: {type(error).__name__}: {error}", teach=False)
-                return _Decision(call, denied, index, name)
-            if isinstance(verdict, Edit):
-                edited = verdict.apply(call)
-                if (problem := self.tools.check(edited)) is not None:
-                    return _Decision(edited, Deny(f"the edited call is not valid: {problem}", teach=False), index, name)
-                again = await self._review(turn, edited, gates[:index])
-                if again is None or isinstance(again.verdict, Approve):
-                    return _Decision(edited, verdict, index, name)
-                return again
-            if verdict is not None:
-                return _Decision(call, verdict, index, name)
-        return None
-
     async def _run_tool(self, turn: Turn, call: ToolCall) -> ToolResult:
         """Runs an approved call. The conversation records it in the same breath, also when it is interrupted."""
         ran, before = replace(turn.reply.message, calls=(call,)), self.conversation
         snapshots = self.snapshots if call.name not in READ_ONLY else None
         try:
+            for examiner in (critic for critic in self.critics if isinstance(critic, Examiner)):
+                await examiner.about_to_run(call)
             if snapshots is not None:
                 self._conversations[await asyncio.to_thread(snapshots.begin, call)] = before
             result = await self.tools.call(call)
-        except WorkspaceError as error:  # the snapshot's: a tool's own is a result
+        except WorkspaceError as error:  # of a look at the files before it: a tool's own is a result
             result = ToolResult(str(error), ok=False)
         except asyncio.CancelledError:
             self._say(ran, Message("tool", "interrupted by the user; it may have been half done", tool=call.name))
@@ -232,29 +232,11 @@ class Agent:
                 return reason
         return None
 
-    def _keep(self, lesson: Lesson) -> None:
-        """Before anything else can happen, so that a correction outlives a run that is closed or cancelled."""
-        if self.learner is not None:
-            self.pending += (lesson,)
-
-    def _keep_open(self, lesson: Lesson, gate: int) -> None:
-        """A lesson that a later approval may complete."""
-        self._keep(lesson)
-        self._open.append(_Open(lesson, gate))
-
     def _approved(self, turn: Turn, gate: int) -> None:
         """A call that was right as it was proposed, and worked."""
         if isinstance(self.learner, Rehearser):
             self.learner.rehearse(turn)
-        self._resolve(gate, resolution=turn)
-
-    def _resolve(self, gate: int, *, resolution: Turn | None = None, demonstration: ToolCall | None = None) -> None:
-        """Completes the open lessons whose gate has seen, and let pass, what was right. One not learned yet is replaced."""
-        done = [each for each in self._open if each.gate <= gate]
-        self._open = [each for each in self._open if each.gate > gate]
-        for lesson in (each.lesson for each in done):
-            self.pending = tuple(waiting for waiting in self.pending if waiting is not lesson)
-            self._keep(replace(lesson, resolution=resolution, demonstration=demonstration))
+        self._lessons.resolve(gate, resolution=turn)
 
     async def _learn(self, learner: Learner) -> AsyncIterator[Event]:
         yield Learning(self.pending)
@@ -266,7 +248,7 @@ class Agent:
             yield LearnFailed(self.pending, str(error))
             return
         except ContinualCodeError as error:  # these lessons cannot be learned here; they must not block later ones
-            refused, self.pending = self.pending, ()
+            refused, self._lessons.pending = self.pending, ()
             yield LearnFailed(refused, str(error))
             return
         if report is not None:
@@ -276,7 +258,7 @@ class Agent:
         """Goes on when the run is cancelled, so that a step is done whole or not at all."""
         lessons = self.pending
         report = await learner.learn(lessons)
-        self.pending = self.pending[len(lessons) :]
+        self._lessons.pending = self.pending[len(lessons) :]
         if report is not None:
             self.reports.append(report)
         return report
@@ -295,25 +277,12 @@ class Agent:
             return f"You made {len(reply.calls)} calls. Make exactly one call in a reply."
         return self.tools.check(reply.calls[0]) if reply.calls else None
 
+    def _narrate(self, event: Event) -> None:
+        for observer in self.observers:
+            observer(event)
+
     def _say(self, *messages: Message) -> None:
         self.conversation = self.conversation.add(*messages)
-
-
-@dataclass(frozen=True, slots=True)
-class _Decision:
-    call: ToolCall
-    verdict: Verdict
-    index: int
-    """of the gate; as many as there are gates when none was left to ask"""
-    gate: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A lesson without what would have been right, and the place of the gate that taught it."""
-
-    lesson: Lesson
-    gate: int
 
 
 def _retrieve(step: asyncio.Task[TrainReport | None]) -> None:

@@ -178,7 +178,7 @@ def _joined(config: Config, prepared: _Prepared, connection: Connection, additio
         prepared.tools,
         (*prepared.gates, prepared.remember, *last),
         learner=trained.saver,
-        critics=(*additions.critics, *last),
+        critics=(*additions.critics, *(gate for gate in prepared.gates if isinstance(gate, Critic)), *last),
         observers=(prepared.observe,),
         snapshots=prepared.snapshots,
         system=SYSTEM_PROMPT,

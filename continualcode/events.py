@@ -36,6 +36,24 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """A gate or critic has found out what a call breaks, by running its command in a copy of the workspace."""
+
+    command: str
+    when: Literal["before", "after"]
+    """the call itself ran"""
+    reason: str | None
+    """What it breaks, or None."""
+    summary: str = ""
+    """What the command counted, as in "12 passed, 1 failed"."""
+    seconds: float = 0.0
+    runs: int = 0
+    """How often the command had to be run; 0: the results were known."""
+    blind: bool = False
+    """Without the call nothing passes either, so that nothing can be broken."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reviewed:
     """The gates decided on this call; `gate` names who did ("" when nobody was left to ask)."""
 
@@ -83,6 +101,34 @@ class Stopped:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Between runs: the files that one call changed are as they were before it, or as it left them, again."""
+
+    what: Literal["undone", "redone"]
+    call: str
+    """Its name and what it was about, to be shown."""
+    said: str
+    """What was done to the files."""
+    messages: int
+    """in the conversation from now on"""
+    left_out: tuple[str, ...] = ()
+    """What is not covered."""
+    interrupted: bool = False
+    """The call had not come to its end."""
+
+
 Event: TypeAlias = (
-    Asked | Thinking | Proposed | Malformed | Reviewed | ToolReturned | Learning | Learned | LearnFailed | Stopped
+    Asked
+    | Thinking
+    | Proposed
+    | Malformed
+    | Tried
+    | Reviewed
+    | ToolReturned
+    | Learning
+    | Learned
+    | LearnFailed
+    | Stopped
+    | Restored
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from continualcode.events import Tried
 from continualcode.types import (
     Capabilities,
     Completion,
@@ -147,9 +148,23 @@ class ApprovalGate(Protocol):
         ...
 
 
+@runtime_checkable
 class Critic(Protocol):
     async def critique(self, turn: Turn, result: ToolResult) -> str | None:
         """Why an approved call was wrong after all, or None."""
+        ...
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """A gate or Critic that finds out what a call does by trying."""
+
+    async def about_to_run(self, call: ToolCall) -> None:
+        """The call is approved: a `critique` that follows blames it for what is worse than now."""
+        ...
+
+    def trials(self) -> Sequence[Tried]:
+        """What was tried since this was last asked."""
         ...
 
 

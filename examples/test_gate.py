@@ -10,7 +10,7 @@ from pathlib import Path
 
 from continualcode import Agent, Policy, ToolRegistry
 from continualcode.approval import ApproveAll, TestRunner
-from continualcode.events import Reviewed
+from continualcode.events import Reviewed, Tried
 from continualcode.testing import BytesRenderer, RecordingLearner, ScriptedBackend
 from continualcode.tools import Workspace, standard_tools
 
@@ -21,10 +21,12 @@ RIGHT = {"path": "calc.py", "old": "a + b", "new": "sum((a, b))"}
 async def main(folder: str) -> None:
     workspace, learner = Workspace(folder), RecordingLearner()
     model = ScriptedBackend([("read", {"path": "calc.py"}), ("edit", WRONG), ("edit", RIGHT), "Done."])
-    tests = TestRunner(workspace, f"{sys.executable} -m pytest -q", on_trial=print)
+    tests = TestRunner(workspace, f"{sys.executable} -m pytest -q")
     tools = ToolRegistry(standard_tools(workspace))
     agent = Agent(Policy(model, BytesRenderer()), tools, [tests, ApproveAll()], learner=learner)
     async for event in agent.run("Rewrite add()"):
+        if isinstance(event, Tried):
+            print(f"{event.command}: {event.seconds:.1f} s, {event.summary}")
         if isinstance(event, Reviewed):
             print(f"{event.call.to_json()}\n  {event.gate}: {event.verdict}\n")
     print(f"learned from: {learner.lessons[0].reason}")

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "continualcode"
 LAYERS = (
     {"errors", "types", "events", "protocols", "prompts"},
     {"sdpo", "policy", "approval", "tools"},
-    {"agent"},
+    {"agent", "decision", "lessons"},
     {"renderers", "backends", "local", "frontends", "testing"},
     {"hookspecs", "plugins", "builtin", "config", "assembly", "checkpoint", "journal", "doctor"},
     {"cli", "__main__"},

@@ -1,6 +1,7 @@
 """Undo of an agent's calls: files and conversation together, and what interrupts it."""
 
 import asyncio
+import json
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from continualcode.assembly import build
 from continualcode.config import Config
 from continualcode.errors import WorkspaceError
 from continualcode.events import ToolReturned
+from continualcode.journal import Journal
 from continualcode.plugins import load_plugins
 from continualcode.policy import Policy
 from continualcode.testing import BytesRenderer, RecordingLearner, ScriptedBackend, ScriptedGate
@@ -256,3 +258,18 @@ async def test_a_session_says_at_its_start_what_an_earlier_one_did_not_live_to_f
         assert note.endswith("in the middle of bash make it; undo takes back what it did: removed a")
         await assembly.agent.undo()
     assert files(config.workspace) == {}
+
+
+async def test_the_journal_tells_what_was_taken_back_and_brought_again(root, make, tmp_path):
+    journal = Journal(tmp_path / "session.jsonl")
+    agent = make(SECOND, "done")
+    agent.observers = (journal.observe,)
+    await run(agent, "go")
+    await agent.undo()
+    await agent.redo()
+    await agent.redo()
+    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    told = [
+        [line[key] for key in ("what", "call", "said", "messages")] for line in lines if line["event"] == "Restored"
+    ]
+    assert told == [["undone", "write c", "removed c", 1], ["redone", "write c", "restored c", 4]]

@@ -6,28 +6,27 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from continualcode.approval.trial import Bench, Ran, Trial, Trials, Where, head, tail
+from continualcode.approval.trial import Bench, Ran, Trials, Where, head, tail
 from continualcode.errors import ConfigError
 from continualcode.tools import Workspace
 from continualcode.tools.sandbox import Sandbox
-from continualcode.types import Approve, Deny, ToolCall, ToolResult, Turn
 
 _PLACE = re.compile(r"[^\s:(][^:(]*(:\d+(:\d+)?|\(\d+(,\d+)?\)):? ")
 _MOVABLE = re.compile(r"\d+|(?<=\w)s\b")
 """Numbers, and the plurals that go with them."""
 
 
-class CommandGate:
+class CommandGate(Trials[Ran]):
     """Runs `command` on a copy in which the call has been made, and denies on new complaints only.
 
     `{paths}` in the command stands for the files that the call changes and `files` fits; without it the command is run
     whole. A complaint is a line that begins with a place, `path:line:`; where there is no such line, any line. One that
     only moved to another line is not new. What is tried and when, and the other arguments, are as with TestRunner.
-    Both methods raise ConfigError when the command cannot be run, or not within the time limit.
+    `review` and `critique` raise ConfigError when the command cannot be run, or not within the time limit.
     """
 
     def __init__(
@@ -40,21 +39,9 @@ class CommandGate:
         approve: bool = False,
         also: Iterable[str] = (),
         sandbox: Sandbox | None = None,
-        on_trial: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
         where = Where(workspace, tuple(also), time_limit, sandbox)
-        self._trials = Trials(where, _Complaints(command, files), approve=approve, on_trial=on_trial)
-
-    @property
-    def last(self) -> Trial | None:
-        """The newest trial."""
-        return self._trials.last
-
-    async def review(self, turn: Turn, call: ToolCall) -> Approve | Deny | None:
-        return await self._trials.review(call)
-
-    async def critique(self, turn: Turn, result: ToolResult) -> str | None:
-        return await self._trials.critique()
+        super().__init__(where, _Complaints(command, files), approve=approve)
 
 
 class _Complaints:
@@ -90,6 +77,10 @@ class _Complaints:
             if known[_fixed(line)] < 0:
                 new.append(line)
         return f"`{self._command}` has new complaints:\n{head(new)}" if new else None
+
+    def summary(self, found: Ran) -> str:
+        complaints = _complaints(found.output) if found.code else []
+        return f"{len(complaints):,} complaint{'' if len(complaints) == 1 else 's'}"
 
     async def confirm(self, bench: Bench, command: str, after: Ran) -> Ran:
         """A checker says the same every time."""

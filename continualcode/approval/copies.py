@@ -90,6 +90,12 @@ class Copy:
                     self._remember(folder / path)
         return tree
 
+    def listed(self, tree: Tree, before: Tree) -> Tree:
+        """Of a tree that the copy holds, what the workspace would list: without new files that are ignored."""
+        new = tree.files.keys() - before.files.keys()
+        kept = before.files.keys() | (set(_walk(self.root, Ignores(False))) if new else set())
+        return Tree({path: file for path, file in tree.files.items() if path in kept})
+
     def _remember(self, path: Path) -> None:
         content = _content(path)
         self._bytes.setdefault(_digest(content), content)

@@ -6,17 +6,16 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from continualcode.approval import unittest_report
-from continualcode.approval.trial import Bench, Ran, Trial, Trials, Where, head, tail
+from continualcode.approval.trial import Bench, Ran, Trials, Where, head, tail
 from continualcode.errors import ConfigError
 from continualcode.tools import Workspace
 from continualcode.tools.sandbox import Sandbox
-from continualcode.types import Approve, Deny, ToolCall, ToolResult, Turn
 
 TESTS_SHOWN = 3
 _FRAME_LINES = 4
@@ -27,7 +26,7 @@ _FOREIGN = re.compile(r'^(?:/\S+:\d+: in |  File "/).*\n(?:    .*\n)*', re.MULTI
 _NO_SUCH_MODULE = re.compile(r"No module named '?(pytest|unittest)\b")
 
 
-class TestRunner:
+class TestRunner(Trials["_Outcome"]):
     """Runs `command` on a copy of the workspace in which the call has been made, and denies if that breaks a test.
 
     A test is broken that passed before and fails now, twice in a row; the reason is its own output, shortened. New
@@ -35,9 +34,9 @@ class TestRunner:
     (pytest however it is started; unittest as `python -m unittest ...`), any other command by its exit code.
 
     As a gate it tries calls of the tools that write files, and of bash where bubblewrap confines that to the copy and
-    gives it no network; it leaves others to the next gate. As a critic it judges what a call has really done, compared
-    with what it was asked about as a gate, or with what the call before left: be it both. Trying runs code that nobody
-    has approved yet, and only the sandbox keeps that from doing harm.
+    gives it no network; it leaves others to the next gate. As a critic it judges what an approved call has really done
+    since it was `about_to_run`, unless that is just what it has tried and found good. Trying runs code that nobody has
+    approved yet, and only the sandbox keeps that from doing harm. What a trial cost is in `last`.
 
     Args:
         workspace: the workspace itself, or its folder.
@@ -45,9 +44,8 @@ class TestRunner:
         approve: approve a tool that writes files when that breaks nothing, instead of leaving it to the next gate.
         also: ignored files and folders that the tests need.
         sandbox: what confines the tests and the calls tried; default: the best that is found, without network.
-        on_trial: told what each trial cost; the newest is in `last`.
 
-    Both methods raise ConfigError as long as the tests have never run: no such program, or not within the limit.
+    `review` and `critique` raise ConfigError as long as the tests have never run: no such program, or not within the limit.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
@@ -61,21 +59,9 @@ class TestRunner:
         approve: bool = False,
         also: Iterable[str] = (),
         sandbox: Sandbox | None = None,
-        on_trial: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
         where = Where(workspace, tuple(also), time_limit, sandbox)
-        self._trials = Trials(where, _Tests(command), approve=approve, on_trial=on_trial)
-
-    @property
-    def last(self) -> Trial | None:
-        """The newest trial."""
-        return self._trials.last
-
-    async def review(self, turn: Turn, call: ToolCall) -> Approve | Deny | None:
-        return await self._trials.review(call)
-
-    async def critique(self, turn: Turn, result: ToolResult) -> str | None:
-        return await self._trials.critique()
+        super().__init__(where, _Tests(command), approve=approve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +120,11 @@ class _Tests:
         if after.ran.code and before.ran.code == 0:
             return f"with this change `{self._command}` fails, as it did not before:\n{tail(after.ran.output)}"
         return None
+
+    def summary(self, found: _Outcome) -> str:
+        if found.failed is None:
+            return ""
+        return f"{len(found.passed):,} passed" + (f", {len(found.failed):,} failed" if found.failed else "")
 
     async def confirm(self, bench: Bench, command: str, after: _Outcome) -> _Outcome:
         """pytest runs only what failed again; others run whole."""

@@ -8,18 +8,20 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from continualcode.approval.copies import Copy, Tree
 from continualcode.errors import WorkspaceError
+from continualcode.events import Tried
 from continualcode.protocols import Tool
 from continualcode.tools import READ_ONLY, ToolRegistry, Workspace, bash_tool, file_tools
 from continualcode.tools.sandbox import Sandbox, find_sandbox
-from continualcode.types import Approve, Deny, ToolCall
+from continualcode.types import Approve, Deny, ToolCall, ToolResult, Turn
 
 KEPT_RESULTS = 64
 LINES_SHOWN, LINE_SHOWN = 12, 200
@@ -42,23 +44,6 @@ class Ran:
     def can_run(self) -> bool:
         """Whether there was such a program, and it ended in time."""
         return self.code is not None and self.code not in _CANNOT_RUN
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One call that was tried, and what that cost."""
-
-    reason: str | None
-    """What the call breaks, or None."""
-    seconds: float = 0.0
-    runs: int = 0
-    """How often the command had to be run; 0: the results were known."""
-    blind: bool = False
-    """Without the call nothing passes either, so that nothing can be broken."""
-
-    def __str__(self) -> str:
-        verdict = "cannot tell" if self.blind else "breaks nothing" if self.reason is None else "breaks something"
-        return f"{verdict}; {self.seconds:.1f} s, {self.runs} {'run' if self.runs == 1 else 'runs'} of the command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,71 +131,97 @@ class Check(Protocol[Found]):
         """What is wrong now that was not before."""
         ...
 
+    def summary(self, found: Found) -> str:
+        """What it counted, in a few words, or ""."""
+        ...
+
     async def confirm(self, bench: Bench, command: str, after: Found) -> Found:
         """Looks again; without the complaints that are gone though nothing has changed."""
         ...
 
 
 class Trials(Generic[Found]):
-    """Tries calls one at a time. The first makes the copy, later ones write only what has changed since."""
+    """A gate, and a critic, that tries calls one at a time and holds against them what its check finds; an Examiner.
 
-    def __init__(self, where: Where, check: Check[Found], *, approve: bool, on_trial: Callable[[Trial], None]) -> None:
+    The first trial makes the copy, later ones write only what has changed since.
+    """
+
+    def __init__(self, where: Where, check: Check[Found], *, approve: bool) -> None:
         workspace = where.workspace
-        self.last: Trial | None = None
+        self.last: Tried | None = None
+        """The newest trial."""
         self._workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
-        self._check, self._approve, self._on_trial = check, approve, on_trial
+        self._check, self._approve = check, approve
         self._copy = Copy(self._workspace.root, also=where.also)
         self._sandbox = where.sandbox or find_sandbox()
         self._bench = Bench(self._copy, where.time_limit, self._sandbox)
         self._before: Tree | None = None
+        self._found_good = ""
         self._results: dict[tuple[str, str], Found] = {}
+        self._untold: deque[Tried] = deque(maxlen=KEPT_RESULTS)
         self._turn = asyncio.Lock()
 
-    async def review(self, call: ToolCall) -> Approve | Deny | None:
-        """What a gate that holds this answers."""
-        trial = await self._before_call(call)
-        if trial is None:
+    async def review(self, turn: Turn, call: ToolCall) -> Approve | Deny | None:
+        async with self._turn:
+            tried = await self._before_call(call)
+        if tried is None:
             return None
-        if trial.reason is not None:
-            return Deny(trial.reason)
-        return Approve() if self._approve and call.name != "bash" and not trial.blind else None
+        if tried.reason is not None:
+            return Deny(tried.reason)
+        return Approve() if self._approve and call.name != "bash" and not tried.blind else None
 
-    async def critique(self) -> str | None:
-        """What a critic that holds this answers."""
-        trial = await self._after_call()
-        return trial.reason if trial is not None else None
-
-    async def _before_call(self, call: ToolCall) -> Trial | None:
-        """Makes the call in the copy; None when it cannot be made there, fails, or changes nothing of interest."""
+    async def about_to_run(self, call: ToolCall) -> None:
         async with self._turn:
-            started, runs = self._start()
             self._before = None
-            if call.name in READ_ONLY:  # not worth a look at every file
-                return None
-            before = self._before = await asyncio.to_thread(self._copy.of_source)
-            await asyncio.to_thread(self._copy.put, before, forget=True)
-            if not await self._made(call):
-                return None
-            after = await asyncio.to_thread(self._copy.of_copy)
-            if after.digest == before.digest:
-                return None
-            found = await self._compare(before, after)
-            await asyncio.to_thread(self._copy.put, before)
-            return self._told(found, started, runs)
+            if call.name not in READ_ONLY:  # not worth a look at every file
+                with _copying("not run: the workspace cannot be copied"):
+                    before = await asyncio.to_thread(self._copy.of_source)
+                    await asyncio.to_thread(self._copy.put, before)
+                self._before = before
 
-    async def _after_call(self) -> Trial | None:
-        """Compares the workspace with what it was before the call, or after the last one; None when nothing
-        of interest has changed."""
+    async def critique(self, turn: Turn, result: ToolResult) -> str | None:
         async with self._turn:
-            started, runs = self._start()
-            before, after = self._before, await asyncio.to_thread(self._copy.of_source)
-            self._before = after
-            await asyncio.to_thread(self._copy.put, after)
-            if before is None or after.digest == before.digest:
-                return None
-            found = await self._compare(before, after)
-            await asyncio.to_thread(self._copy.put, after, forget=True)
-            return self._told(found, started, runs)
+            with _copying("what the call has changed cannot be tried"):
+                tried = await self._after_call()
+        return tried.reason if tried is not None else None
+
+    def trials(self) -> list[Tried]:
+        told = list(self._untold)
+        self._untold.clear()
+        return told
+
+    async def _before_call(self, call: ToolCall) -> Tried | None:
+        """Makes the call in the copy; None when it cannot be made there, fails, or changes nothing of interest."""
+        begun, self._found_good = self._begin(), ""
+        if call.name in READ_ONLY:
+            return None
+        before = await asyncio.to_thread(self._copy.of_source)
+        await asyncio.to_thread(self._copy.put, before, forget=True)
+        if not await self._made(call):
+            return None
+        after = await asyncio.to_thread(self._copy.of_copy)
+        listed = self._copy.listed(after, before)
+        if listed.digest == before.digest:
+            return None
+        found = await self._compare(before, after)
+        await asyncio.to_thread(self._copy.put, before)
+        if found is not None and found.reason is None:
+            self._found_good = listed.digest
+        return self._told(found, begun, "before")
+
+    async def _after_call(self) -> Tried | None:
+        """Compares the workspace with what it was when the call was about to run; None when nothing of interest has
+        changed, or just what was found good before."""
+        if self._before is None:
+            return None
+        begun, before, self._before = self._begin(), self._before, None
+        after = await asyncio.to_thread(self._copy.of_source)
+        if after.digest in (before.digest, self._found_good):
+            return None
+        await asyncio.to_thread(self._copy.put, after)
+        found = await self._compare(before, after)
+        await asyncio.to_thread(self._copy.put, after, forget=True)
+        return self._told(found, begun, "after")
 
     async def _made(self, call: ToolCall) -> bool:
         """By the very tools that will run it, on the copy. A path given in full is meant in the workspace."""
@@ -224,25 +235,23 @@ class Trials(Generic[Found]):
             workspace.note_seen(path, workspace.read(path))
         return (await tools.call(ToolCall(call.name, arguments))).ok
 
-    async def _compare(self, before: Tree, after: Tree) -> Trial | None:
+    async def _compare(self, before: Tree, after: Tree) -> Tried | None:
         """What is worse in `after`, which the copy holds, than in `before`; only what repeats counts. Without cost."""
         changed = before.changed(after)
         then, now = (self._check.command([path for path in changed if path in tree.files]) for tree in (before, after))
         if not now:
             return None
         known = (after.digest, now) in self._results
-        found = await self._result(after, now)
-        if self._check.fine(found):
-            return Trial(None)
-        earlier = await self._result(before, then)
-        if not self._check.tells(earlier):
-            return Trial(None, blind=True)
-        reason = self._check.blame(earlier, found)
-        if reason is None or known:
-            return Trial(reason)
-        await asyncio.to_thread(self._copy.put, after)
-        found = self._results[after.digest, now] = await self._check.confirm(self._bench, now, found)
-        return Trial(self._check.blame(earlier, found))
+        found, reason, blind = await self._result(after, now), None, False
+        if not self._check.fine(found):
+            earlier = await self._result(before, then)
+            blind = not self._check.tells(earlier)
+            reason = self._check.blame(earlier, found) if not blind else None
+            if reason is not None and not known:
+                await asyncio.to_thread(self._copy.put, after)
+                found = self._results[after.digest, now] = await self._check.confirm(self._bench, now, found)
+                reason = self._check.blame(earlier, found)
+        return Tried(now, "before", reason, self._check.summary(found), blind=blind)
 
     async def _result(self, tree: Tree, command: str) -> Found:
         key = (tree.digest, command)
@@ -253,16 +262,24 @@ class Trials(Generic[Found]):
                 del self._results[next(iter(self._results))]
         return self._results[key]
 
-    def _start(self) -> tuple[float, int]:
+    def _begin(self) -> tuple[float, int]:
         self._bench.clear()
         return time.perf_counter(), self._bench.runs
 
-    def _told(self, found: Trial | None, started: float, runs: int) -> Trial | None:
+    def _told(self, found: Tried | None, begun: tuple[float, int], when: Literal["before", "after"]) -> Tried | None:
         if found is not None:
-            seconds = time.perf_counter() - started
-            self.last = found = replace(found, seconds=seconds, runs=self._bench.runs - runs)
-            self._on_trial(found)
+            seconds, runs = time.perf_counter() - begun[0], self._bench.runs - begun[1]
+            self.last = found = replace(found, seconds=seconds, runs=runs, when=when)
+            self._untold.append(found)
         return found
+
+
+@contextmanager
+def _copying(trouble: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkspaceError(f"{trouble}: {error}") from error
 
 
 def tryable(workspace: Workspace, sandbox: Sandbox) -> list[Tool]:

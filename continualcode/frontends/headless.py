@@ -15,8 +15,8 @@ In:  {"type": "ask", "text": ...}                      begins a turn; one runs a
      {"type": "quit"}                                  denies what waits (nothing is learned), ends the turn, saves
 
 Out: {"type": "ready", "protocol": 1, "tools": [...]}  once
-     {"type": "asked"}, "thinking", "proposed", "malformed", "reviewed", "tool_returned", "learning", "learned",
-     "learn_failed", "stopped"                         the agent's events with their fields; of a failed step `kept`
+     {"type": "asked"}, "thinking", "proposed", "malformed", "tried", "reviewed", "tool_returned", "learning",
+     "learned", "learn_failed", "stopped"              the agent's events with their fields; of a failed step `kept`
                                                        is how many corrections wait to go along with the next
      {"type": "review", "id": n, "call": {...}, "diff": ..., "problem": ...}
                                                        waits for approve, deny or edit with this id; an answer with
@@ -70,7 +70,7 @@ from continualcode.frontends.wire import (
 )
 from continualcode.tools.files import preview
 from continualcode.tools.workspace import Workspace
-from continualcode.types import Deny, Json, JsonObject, ToolCall, ToolResult, Turn, Verdict
+from continualcode.types import Deny, JsonObject, ToolCall, ToolResult, Turn, Verdict
 
 _NOBODY = Deny("nobody is left to approve it", teach=False)
 
@@ -226,10 +226,9 @@ class Headless:
         except WorkspaceError as error:
             self._error(str(error))
             return
-        answer: dict[str, Json] = {"type": f"{command.type.removesuffix('o')}one", "what": None}
-        if change is not None:
-            answer |= {"what": change.said, "call": change.call, "left_out": change.left_out}
-        self._send(answer | {"messages": len(agent.conversation.messages)})
+        nothing: JsonObject = {"type": f"{command.type.removesuffix('o')}one", "what": None}
+        messages = len(agent.conversation.messages)
+        self._send(event_message(change) if change is not None else {**nothing, "messages": messages})
 
     async def _no_more_input(self) -> None:
         """Lets the turn go on until it needs an answer."""

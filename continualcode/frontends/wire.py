@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Annotated, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
@@ -16,10 +17,12 @@ from continualcode.events import (
     Learning,
     Malformed,
     Proposed,
+    Restored,
     Reviewed,
     Stopped,
     Thinking,
     ToolReturned,
+    Tried,
 )
 from continualcode.types import (
     Approve,
@@ -164,6 +167,8 @@ def event_message(event: Event, *, kept: int = 0) -> JsonObject:
         case Malformed(reply, problem):
             calls = [call_message(call) for call in reply.calls]
             return {"type": "malformed", "raw": reply.raw, "text": reply.text, "calls": calls, "problem": problem}
+        case Tried():
+            return {"type": "tried", **asdict(event)}
         case Reviewed(_, call, verdict, gate):
             return {
                 "type": "reviewed",
@@ -181,6 +186,8 @@ def event_message(event: Event, *, kept: int = 0) -> JsonObject:
             return {"type": "learn_failed", "error": error, "lessons": len(lessons), "kept": kept}
         case Stopped(reason, detail):
             return {"type": "stopped", "reason": reason, "detail": detail}
+        case Restored(what, call, said, messages, left_out):
+            return {"type": what, "what": said, "call": call, "left_out": left_out, "messages": messages}
     assert_never(event)
 
 

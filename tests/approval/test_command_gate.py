@@ -64,7 +64,7 @@ async def test_output_without_places_is_compared_line_by_line(project):
 
 async def test_as_a_critic_it_names_what_a_call_has_brought_in(project):
     gate = CommandGate(project, f"{RUFF} {{paths}}")
-    assert await gate.review(None, ToolCall("generate", {})) is None
+    await gate.about_to_run(ToolCall("generate", {}))
     (project / "a.py").write_text("import os\n\nx = 1\nprint(z)\n")
     assert (await gate.critique(None, ToolResult(""))).endswith("a.py:4:7: F821 Undefined name `z`")
     assert await gate.critique(None, ToolResult("")) is None

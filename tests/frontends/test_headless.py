@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from continualcode.approval import ApproveAll
+from continualcode.approval import ApproveAll, TestRunner
 from continualcode.errors import BackendUnavailableError
 from continualcode.frontends.headless import Headless
+from continualcode.tools import find_sandbox
 from continualcode.types import ToolCall
 
 FIX = ToolCall("edit_lines", {"path": "calc.py", "start_line": 2, "end_line": 2, "content": "    return a + b"})
@@ -325,3 +326,20 @@ async def test_a_change_to_a_file_the_model_has_not_read_is_shown_as_what_it_wou
         client.send({"type": "approve", "id": review["id"]})
         assert not (await client.until("tool_returned"))["ok"]
     assert (workspace.root / "other.py").read_text() == "x = 1\n"
+
+
+async def test_what_a_trial_cost_and_found_is_a_line_before_and_after_the_call(connect, workspace):
+    runner = TestRunner(workspace, "test ! -e made && grep -q def calc.py", sandbox=find_sandbox("off"))
+    spoil = ToolCall("write", {"path": "calc.py", "content": "nothing = 1\n"})
+    async with connect([spoil, FIX, MADE], gates=[runner, ApproveAll()]) as client:
+        client.agent.critics = (runner, *client.agent.critics)
+        client.send({"type": "ask", "text": "go"})
+        await client.until("stopped")
+    tried = [line for line in client.lines if line["type"] == "tried"]
+    assert [(line["when"], line["runs"], line["reason"] is None) for line in tried] == [
+        ("before", 3, False),
+        ("before", 1, True),
+        ("after", 2, False),
+    ]
+    assert all(line["seconds"] > 0 and line["command"].startswith("test ! -e made") for line in tried)
+    assert client.types()[3:6] == ["proposed", "tried", "reviewed"]

@@ -3,14 +3,16 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import stat
 
 import pytest
 
-from continualcode.approval import ApproveAll
+from continualcode.approval import ApproveAll, TestRunner
 from continualcode.errors import BackendUnavailableError, CapabilityError, ConfigError
 from continualcode.frontends.terminal import Terminal
+from continualcode.tools import find_sandbox
 from continualcode.types import ToolCall
 
 FIX = ToolCall("edit_lines", {"path": "calc.py", "start_line": 2, "end_line": 2, "content": "    return a + b"})
@@ -439,3 +441,22 @@ async def test_without_a_terminal_the_headless_frontend_is_named(workspace, doub
     terminal = Terminal(workspace=workspace, remember=None)
     with pytest.raises(ConfigError, match="frontend=headless"):
         await terminal.run(doubles.agent_of([], workspace, terminal))
+
+
+async def test_what_a_trial_cost_is_told_before_the_question_and_what_a_call_broke_after_it(sit, workspace, doubles):
+    command = "test ! -e made || { echo it is there; exit 1; }"
+    runner, learner = TestRunner(workspace, command, sandbox=find_sandbox("off")), doubles.Learner()
+    async with sit([FIX, touch("made")], learner=learner) as seat:
+        seat.agent.gates = (runner, *seat.agent.gates)
+        seat.agent.critics = (runner, *seat.agent.critics)
+        await seat.question()
+        told = r"trying it in a copy \.\.\. `test ! -e made .* }` in a copy: \d\.\d s edit_lines calc.py"
+        assert re.search(told, " ".join(seat.shown.split()))
+        seat.type("y")
+        await seat.answer("y")
+        await seat.until("done")
+    shown = " ".join(seat.shown.split())
+    assert "after the call: " in shown
+    assert "fails, as it did not before: it is there" in shown
+    assert shown.count("in a copy:") == 1, "what was tried and found good is not run again"
+    assert len(learner.lessons) == 1

@@ -13,11 +13,11 @@ from rich.text import Text
 from continualcode.agent import Agent
 from continualcode.approval import Remember
 from continualcode.errors import ConfigError, WorkspaceError
+from continualcode.events import Restored
 from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.report import counted, metrics_table, why
 from continualcode.frontends.terminal.wording import COMMANDS, INPUT_KEYS, KEYS
 from continualcode.protocols import Renderer
-from continualcode.tools.snapshots import Change
 
 _COMMAND = re.compile(r"/[a-z?]*( [0-9]+)?")
 
@@ -109,7 +109,7 @@ class Commands:
         for note in agent.notes:
             self._say(f"goes along with every correction: {note}")
 
-    async def _restore(self, agent: Agent, turn: Callable[[], Awaitable[Change | None]], nothing: str) -> None:
+    async def _restore(self, agent: Agent, turn: Callable[[], Awaitable[Restored | None]], nothing: str) -> None:
         conversation = agent.conversation
         try:
             change = await turn()

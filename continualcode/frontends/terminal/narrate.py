@@ -17,16 +17,20 @@ from continualcode.events import (
     Learning,
     Malformed,
     Proposed,
+    Restored,
     Reviewed,
     Stopped,
     Thinking,
     ToolReturned,
+    Tried,
 )
 from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.progress import Progress
 from continualcode.frontends.terminal.render import render_malformed, render_reply, render_result
-from continualcode.frontends.terminal.report import counted, learned_line
-from continualcode.types import Deny, TrainReport
+from continualcode.frontends.terminal.report import counted, learned_line, tried_lines
+from continualcode.protocols import Examiner
+from continualcode.tools import READ_ONLY
+from continualcode.types import Deny, ToolCall, TrainReport
 
 
 class Narrator:
@@ -48,12 +52,16 @@ class Narrator:
                 self._progress.show("thinking")
             case Proposed(turn):
                 self._print(*render_reply(turn.reply))
+                self._wait_for_trials(agent, turn.reply.call, "trying it in a copy")
+            case Tried():
+                self._print(*tried_lines(event))
             case Malformed(reply, problem):
                 self._print(*render_malformed(reply, problem))
             case Reviewed():
                 self._tell_verdict(event)
-            case ToolReturned(_, result):
+            case ToolReturned(call, result):
                 self._print(render_result(result))
+                self._wait_for_trials(agent, call, "checking what it changed")
             case Learning(lessons):
                 self._progress.show(f"learning from {counted(len(lessons), 'correction')}")
             case Learned():
@@ -62,6 +70,8 @@ class Narrator:
                 self._tell_failure(agent, event)
             case Stopped():
                 self._tell_stop(event)
+            case Restored():
+                pass  # told by the command that asked for it
             case _:
                 assert_never(event)
 
@@ -71,6 +81,11 @@ class Narrator:
         for report in reversed(untold):
             self._last_told = report
             self._print(learned_line(report))
+
+    def _wait_for_trials(self, agent: Agent, call: ToolCall | None, doing: str) -> None:
+        examined = any(isinstance(part, Examiner) for part in (*agent.gates, *agent.critics))
+        if call is not None and call.name not in READ_ONLY and examined:
+            self._progress.show(doing)
 
     def _tell_verdict(self, event: Reviewed) -> None:
         if isinstance(event.verdict, Deny):

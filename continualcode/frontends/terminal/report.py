@@ -9,7 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from continualcode.frontends.safe import visible
+from continualcode.events import Tried
+from continualcode.frontends.safe import shorten, visible
 from continualcode.protocols import Renderer
 from continualcode.types import TokenView, TrainReport
 
@@ -52,6 +53,18 @@ def _trained_line(report: TrainReport) -> Text:
     if report.approved or report.logprob_after < report.logprob_before:
         return Text(f"{took}: P(rejected call) {change}{right} {over}", style="cyan")
     return Text(f"{took}, but P(rejected call) did not fall: {change} {over}", style="yellow")
+
+
+def tried_lines(tried: Tried) -> list[Text]:
+    """What a trial cost, and what a call that has run already broke; nothing where the result was known."""
+    lines = []
+    if tried.runs:
+        where = "in a copy" if tried.when == "before" else "after the call"
+        told = [f"{tried.seconds:.1f} s", *filter(None, [tried.summary]), *(["cannot tell"] if tried.blind else [])]
+        lines.append(Text(f"`{visible(shorten(tried.command, 80))}` {where}: {', '.join(told)}", style="dim"))
+    if tried.when == "after" and tried.reason is not None:
+        lines.append(Text(visible(tried.reason), style="yellow"))
+    return lines
 
 
 def metrics_table(reports: Sequence[TrainReport]) -> Table:

@@ -61,7 +61,7 @@ def main() -> int:
         "ours, sampled token": [sys.executable, HERE / "round_trips_ours.py", "URL", count + 1, "sampled"],
     }
     if ORIGINAL.exists():
-        programs["continualcode 0.6.0"] = [ORIGINAL, HERE / "round_trips_original.py", "URL", folder, count + 1]
+        programs["continualcode 0.6.0"] = [ORIGINAL, "-I", HERE / "round_trips_original.py", "URL", folder, count + 1]
     print("| latency | program | wall | requests | serial | up | down |\n|---|---|---|---|---|---|---|")
     costs: dict[tuple[str, float], Cost] = {}
     for latency in LATENCIES:

@@ -46,6 +46,7 @@ class WireServer:
         self._models, self._samplers, self._futures = {}, {}, {}
         self._ids = itertools.count()
         self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer may wait 40 ms for an ACK
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(self._app(), log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
         self._uvicorn = uvicorn.Server(config)

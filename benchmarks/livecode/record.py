@@ -1,0 +1,129 @@
+"""What a run says of itself: log lines, a tracker, a progress bar and a plot. Knows nothing of training."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from continualcode.errors import ConfigError, MissingExtraError
+from livecode.settings import Settings
+
+Value: TypeAlias = str | int | float
+DIGITS = 6
+"""Significant ones in the log."""
+
+
+class Record:
+    """Where events go: as lines of log.jsonl, which end at `log_bytes` when a run is resumed, as numbers to wandb and
+    trackio where a project is named, and as lines above a bar. Use it as a context. Raises ConfigError for a log that is too short, or a
+    tracker that is not installed."""
+
+    def __init__(self, settings: Settings, log_bytes: int = 0, console: Console | None = None) -> None:
+        self.file = settings.log_path / "log.jsonl"
+        self._trackers = [_tracker(name, settings) for name in ("wandb", "trackio") if _project(settings, name)]
+        self.file.touch()
+        if (found := self.file.stat().st_size) < log_bytes:
+            raise ConfigError(f"{self.file} has {found} bytes and had {log_bytes} when it was saved; it was changed")
+        os.truncate(self.file, log_bytes)
+        self._log = self.file.open("a", encoding="utf-8")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console or Console(stderr=True))
+        self._task = self._bar.add_task("training", total=1.0)
+
+    def __enter__(self) -> Record:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+        self._log.close()
+        for tracker in self._trackers:
+            tracker.finish()
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def event(self, kind: str, step: int, values: Mapping[str, Value], seconds: float | None = None) -> None:
+        """`seconds` are the only part of a line that is not the same in every run of the same settings."""
+        rounded = {key: _rounded(value) for key, value in values.items()}
+        timed = {} if seconds is None else {"seconds": round(seconds, 2)}
+        self._log.write(json.dumps({"event": kind, "step": step, **rounded, **timed}) + "\n")
+        self._log.flush()
+        numbers = {f"{kind}/{key}": value for key, value in {**rounded, **timed}.items() if not isinstance(value, str)}
+        for tracker in self._trackers:
+            tracker.log(numbers, step=step)
+        told = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in {**rounded, **timed}.items()
+        )
+        self.say(f"step {step} {kind}: {told}")
+
+    def progress(self, share: float) -> None:
+        self._bar.update(self._task, completed=share)
+
+    def bytes_on_disk(self) -> int:
+        """How long the log is, all of it on disk."""
+        os.fsync(self._log.fileno())
+        return self.file.stat().st_size
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def plot(folder: Path) -> Path:
+    """plot.png from log.jsonl: held-out pass rates and the reward in training. MissingExtraError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("the plot", "bench") from error
+    events = read_log(folder / "log.jsonl")
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    held_out, training = figure.subplots(1, 2)
+    rates = sorted({key for event in events for key in event if key.startswith("pass@")})
+    for key in rates:
+        _draw(held_out, [event for event in events if event["event"] == "eval"], key)
+    _draw(training, [event for event in events if event["event"] == "batch"], "reward")
+    for axes, title in ((held_out, "held-out problems"), (training, "reward in training")):
+        axes.set(title=title, xlabel="optimiser steps", ylim=(0, None))
+    if rates:
+        held_out.legend()
+    figure.savefig(folder / "plot.png", dpi=150)
+    return folder / "plot.png"
+
+
+def _draw(axes: Any, events: Sequence[Mapping[str, Any]], key: str) -> None:
+    seen = [(event["step"], event[key]) for event in events if key in event]
+    axes.plot([step for step, _ in seen], [value for _, value in seen], marker="o", label=key)
+
+
+def _rounded(value: Value) -> Value:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _project(settings: Settings, name: str) -> str | None:
+    project: str | None = getattr(settings, f"{name}_project")
+    return project
+
+
+def _tracker(name: str, settings: Settings) -> Any:
+    """wandb's interface, which is trackio's as well."""
+    try:
+        tracker = importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{name}_project is set, and {name} is not installed: pip install {name}") from error
+    run_name = getattr(settings, f"{name}_run_name") or settings.log_path.name
+    tracker.init(project=_project(settings, name), name=run_name, config=settings.recorded())
+    return tracker

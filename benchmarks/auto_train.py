@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,7 +27,7 @@ from livecode.plain import plain_conversation
 from livecode.problem import Problem
 from livecode.prompts import conversation
 from livecode.record import Record, plot
-from livecode.run import Run, fitting
+from livecode.run import Model, Run, Weights, fitting
 from livecode.settings import Settings, described, read_settings
 from livecode.sources import load
 from livecode.state import State, resumed
@@ -72,19 +71,9 @@ async def train(settings: Settings) -> State:
         grader = await stack.enter_async_context(Grader(limits, workers))
         model = await stack.enter_async_context(_connected(settings, state))
         trainer = await _trainer(settings, model, state, record)
-        ask = PROMPTS[settings.prompt]
+        ask, weights = PROMPTS[settings.prompt], Weights(model.backend, trainer.teacher, _own(settings))
         fit = partial(fitting, ask=ask, model=model, max_tokens=settings.max_tokens)
-        run = Run(
-            settings,
-            model,
-            trainer,
-            Weights(model, trainer, settings),
-            grader,
-            fit(problems),
-            fit(held_out),
-            record,
-            ask,
-        )
+        run = Run(settings, model, trainer, weights, grader, fit(problems), fit(held_out), record, ask)
         left_out = len(problems) + len(held_out) - len(run.problems) - len(run.held_out)
         record.say(f"{grader.note}\n{len(run.problems)} problems, {len(run.held_out)} held out, {left_out} too long")
         state = await run.train(state)
@@ -95,43 +84,14 @@ async def train(settings: Settings) -> State:
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
-    """The model that is trained, and the one that explains failures if there is one."""
-
-    backend: TinkerBackend
-    renderer: Renderer
-    helper: Policy | None
-
-
-@dataclass(frozen=True, slots=True)
 class Fixed:
     """A model that is not trained."""
 
     sampler: Sampler
 
 
-class Weights:
-    """A Keeper. What is in the run's own folder is removed once it is not needed; a service's keeps its own rules."""
-
-    def __init__(self, model: Connected, trainer: SDPOTrainer, settings: Settings) -> None:
-        self._backend, self._teacher, self._own = model.backend, trainer.teacher, _own(settings)
-
-    async def save(self, name: str) -> tuple[str, str | None]:
-        path = await self._backend.save(name)
-        if not isinstance(self._teacher, ExactEMATeacher):
-            return path, None
-        folder = self._own / f"{name}-teacher"
-        await self._teacher.sampler.save(folder)
-        return path, str(folder)
-
-    async def forget(self, state: State) -> None:
-        for path in (state.checkpoint, state.teacher):
-            if path is not None and Path(path).is_relative_to(self._own):
-                await asyncio.to_thread(shutil.rmtree, path)
-
-
 @asynccontextmanager
-async def _connected(settings: Settings, state: State) -> AsyncIterator[Connected]:
+async def _connected(settings: Settings, state: State) -> AsyncIterator[Model]:
     """The weights that the run began with are the backend's first ones, resumed or not: some teachers are made of them."""
     service = await asyncio.to_thread(_service, settings)
     try:
@@ -147,7 +107,7 @@ async def _connected(settings: Settings, state: State) -> AsyncIterator[Connecte
             await backend.load(state.checkpoint)
         tokenizer = await asyncio.to_thread(lambda: backend.tokenizer)
         renderer = make_renderer(tokenizer, model_name=name, family=settings.renderer)
-        yield Connected(backend, renderer, await _helper(settings, backend, renderer))
+        yield Model(backend, renderer, await _helper(settings, backend, renderer))
         await backend.close()
     finally:
         if settings.backend == "local":
@@ -190,14 +150,19 @@ async def _helper(settings: Settings, backend: TinkerBackend, renderer: Renderer
     return Policy(Fixed(TinkerSampler(client, line=backend.line)), make_renderer(tokenizer, model_name=name), sampling)
 
 
-async def _trainer(settings: Settings, model: Connected, state: State, record: Record) -> SDPOTrainer:
+async def _trainer(settings: Settings, model: Model, state: State, record: Record) -> SDPOTrainer:
     """With its teacher and its count of steps as they were saved."""
-    trainer = SDPOTrainer(model.backend, model.renderer, settings.sdpo)
-    for note in (*model.backend.capabilities.notes, *trainer.notes):
+    backend = model.backend
+    trainer = SDPOTrainer(backend, model.renderer, settings.sdpo)
+    for note in (*backend.capabilities.notes, *trainer.notes):
         record.say(note)
     trainer.steps = state.step
-    if state.teacher is not None and isinstance(trainer.teacher, ExactEMATeacher):
-        trainer.teacher.sampler = await model.backend.sampler_at(state.teacher)
+    if (
+        state.teacher is not None
+        and isinstance(trainer.teacher, ExactEMATeacher)
+        and isinstance(backend, TinkerBackend)
+    ):
+        trainer.teacher.sampler = await backend.sampler_at(state.teacher)
     elif state.step and settings.sdpo.teacher_regularization == "ema":
         record.say("resumed: the EMA begins anew with the first weights, since this service keeps no samplers")
     return trainer

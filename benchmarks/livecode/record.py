@@ -10,36 +10,30 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TimeElapsedColumn
 
 from continualcode.errors import ConfigError, MissingExtraError
 from livecode.settings import Settings
 
-Value: TypeAlias = str | int | float
+Value: TypeAlias = int | float
 DIGITS = 6
 """Significant ones in the log."""
 
 
 class Record:
-    """Where events go: as lines of log.jsonl, which end at `log_bytes` when a run is resumed, as numbers to wandb and
-    trackio where a project is named, and as lines above a bar. Use it as a context. Raises ConfigError for a log that is too short, or a
-    tracker that is not installed."""
+    """Where events go: to log.jsonl, cut at `log_bytes` when a run is resumed; to wandb and trackio where a project is named;
+    above a progress bar. Use it as a context. Raises ConfigError for a log too short and a tracker not installed."""
 
-    def __init__(self, settings: Settings, log_bytes: int = 0, console: Console | None = None) -> None:
+    def __init__(self, settings: Settings, log_bytes: int = 0) -> None:
         self.file = settings.log_path / "log.jsonl"
-        self._trackers = [_tracker(name, settings) for name in ("wandb", "trackio") if _project(settings, name)]
+        projects = {"wandb": settings.wandb_project, "trackio": settings.trackio_project}
+        self._trackers = [_tracker(name, project, settings) for name, project in projects.items() if project]
         self.file.touch()
         if (found := self.file.stat().st_size) < log_bytes:
             raise ConfigError(f"{self.file} has {found} bytes and had {log_bytes} when it was saved; it was changed")
         os.truncate(self.file, log_bytes)
         self._log = self.file.open("a", encoding="utf-8")
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-        )
-        self._bar = Progress(*columns, console=console or Console(stderr=True))
+        self._bar = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True))
         self._task = self._bar.add_task("training", total=1.0)
 
     def __enter__(self) -> Record:
@@ -61,14 +55,11 @@ class Record:
         timed = {} if seconds is None else {"seconds": round(seconds, 2)}
         self._log.write(json.dumps({"event": kind, "step": step, **rounded, **timed}) + "\n")
         self._log.flush()
-        numbers = {f"{kind}/{key}": value for key, value in {**rounded, **timed}.items() if not isinstance(value, str)}
         for tracker in self._trackers:
-            tracker.log(numbers, step=step)
-        told = ", ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in {**rounded, **timed}.items()
+            tracker.log({f"{kind}/{key}": value for key, value in {**rounded, **timed}.items()}, step=step)
+        self.say(
+            f"step {step} {kind}: " + ", ".join(f"{key} {value:.5g}" for key, value in {**rounded, **timed}.items())
         )
-        self.say(f"step {step} {kind}: {told}")
 
     def progress(self, share: float) -> None:
         self._bar.update(self._task, completed=share)
@@ -113,17 +104,11 @@ def _rounded(value: Value) -> Value:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def _project(settings: Settings, name: str) -> str | None:
-    project: str | None = getattr(settings, f"{name}_project")
-    return project
-
-
-def _tracker(name: str, settings: Settings) -> Any:
+def _tracker(name: str, project: str, settings: Settings) -> Any:
     """wandb's interface, which is trackio's as well."""
     try:
         tracker = importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"{name}_project is set, and {name} is not installed: pip install {name}") from error
-    run_name = getattr(settings, f"{name}_run_name") or settings.log_path.name
-    tracker.init(project=_project(settings, name), name=run_name, config=settings.recorded())
+    tracker.init(project=project, name=settings.wandb_run_name or settings.log_path.name, config=settings.recorded())
     return tracker

@@ -6,18 +6,20 @@ Answers are sampled and run; what a failure says and what a sibling did right is
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 
+from continualcode.backends import TinkerSampler
 from continualcode.errors import ConfigError
 from continualcode.policy import Policy
-from continualcode.protocols import Backend, Critic, Renderer
-from continualcode.sdpo import Batched, SDPOTrainer
+from continualcode.protocols import Backend, Critic, Renderer, Teacher
+from continualcode.sdpo import Batched, ExactEMATeacher, SDPOTrainer
 from continualcode.types import Sampling, TrainReport
 from livecode.evaluation import evaluate
 from livecode.grader import Grader
@@ -33,29 +35,35 @@ TOLD = 128
 """Tokens that the words around a solution and a failure may take."""
 
 
-class TrainedModel(Protocol):
+@dataclass(frozen=True, slots=True)
+class Model:
     """A model in training, and the one that explains failures where there is one."""
 
-    @property
-    def backend(self) -> Backend: ...
-
-    @property
-    def renderer(self) -> Renderer: ...
-
-    @property
-    def helper(self) -> Policy | None: ...
+    backend: Backend
+    renderer: Renderer
+    helper: Policy | None = None
 
 
-class Keeper(Protocol):
-    """Keeps what a run needs to go on, and removes what it needs no more."""
+class Weights:
+    """Keeps weights, with optimiser state and the exact EMA teacher's where that is the teacher. Those in the folder `own`
+    are removed once newer ones are safe; a service has rules of its own."""
+
+    def __init__(self, backend: Backend, teacher: Teacher, own: Path) -> None:
+        self._backend, self._teacher, self._own = backend, teacher, own
 
     async def save(self, name: str) -> tuple[str, str | None]:
-        """Paths of weights with optimiser state, and of the teacher's weights where it has some of its own."""
-        ...
+        """The paths of both."""
+        path = await self._backend.save(name)
+        if not isinstance(self._teacher, ExactEMATeacher) or not isinstance(self._teacher.sampler, TinkerSampler):
+            return path, None
+        folder = self._own / f"{name}-teacher"
+        await self._teacher.sampler.save(folder)
+        return path, str(folder)
 
     async def forget(self, state: State) -> None:
-        """A newer state is on disk."""
-        ...
+        for path in (state.checkpoint, state.teacher):
+            if path is not None and Path(path).is_relative_to(self._own):
+                await asyncio.to_thread(shutil.rmtree, path)
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,9 @@ class Run:
     """One run: `problems` are learned from, `held_out` are evaluated on."""
 
     settings: Settings
-    model: TrainedModel
+    model: Model
     trainer: SDPOTrainer
-    keeper: Keeper
+    weights: Weights
     grader: Grader
     problems: Sequence[Problem]
     held_out: Sequence[Problem]
@@ -129,11 +137,11 @@ class Run:
 
     async def _save(self, state: State, saved: State) -> State:
         """The weights first, then the state that names them."""
-        checkpoint, teacher = await self.keeper.save(f"step-{state.step}-{state.place}")
+        checkpoint, teacher = await self.weights.save(f"step-{state.step}-{state.place}")
         where = {"checkpoint": checkpoint, "teacher": teacher, "log_bytes": self.record.bytes_on_disk()}
         state = state.model_copy(update=where)
         await asyncio.to_thread(write, self.settings.log_path / "state.json", state.model_dump_json(indent=2))
-        await self.keeper.forget(saved)
+        await self.weights.forget(saved)
         return state
 
     def _critic(self, problem: Problem) -> Critic:
@@ -152,7 +160,7 @@ class Run:
         return max(of_steps, state.place / (len(self.problems) * self.settings.epochs))
 
 
-def fitting(problems: Sequence[Problem], ask: Ask, model: TrainedModel, max_tokens: int) -> list[Problem]:
+def fitting(problems: Sequence[Problem], ask: Ask, model: Model, max_tokens: int) -> list[Problem]:
     """Those that the model has room for: question, a solution to show, and the answer that is scored. Raises ConfigError
     where that is none of them."""
     if not problems or (length := model.backend.capabilities.context_length) is None:

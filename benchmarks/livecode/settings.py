@@ -77,9 +77,8 @@ class Settings(BaseModel):
     log_path: Path = Field(Path("checkpoints/auto-sdpo"), description="the same command with the same folder resumes")
     save_every: int = Field(10, ge=1, description="steps between checkpoints")
     wandb_project: str | None = Field(None, description="report to Weights & Biases too")
-    wandb_run_name: str | None = None
     trackio_project: str | None = Field(None, description="report to trackio too")
-    trackio_run_name: str | None = None
+    wandb_run_name: str | None = Field(None, description="of either; None: that of the folder")
     sdpo: SDPOConfig = Field(default=SDPOConfig(), exclude=True)
 
     @field_validator("*", mode="before")

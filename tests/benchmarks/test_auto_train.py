@@ -59,35 +59,20 @@ class Recording(ScriptedBackend):
         super().__setattr__(name, value)
 
 
-@dataclasses.dataclass
-class Model:
-    backend: ScriptedBackend
-    helper: Policy | None = None
-    renderer: BytesRenderer = dataclasses.field(default_factory=BytesRenderer)
-
-
-class Kept:
-    """A Keeper that keeps nothing."""
-
-    async def save(self, name):
-        return name, None
-
-    async def forget(self, state):
-        pass
-
-
 @pytest.fixture
 def train(livecode, settings_of, tmp_path):
     """Runs on problems with a scripted model; gives the last state and the log's lines."""
 
-    async def trained(model, problems, *words, held_out=()):
+    async def trained(backend, problems, *words, held_out=(), helper=None):
         settings = settings_of(["backend=local", "model_name=scripted", f"log_path={tmp_path / 'run'}", *words])
         settings.log_path.mkdir(exist_ok=True)
-        ask = livecode("prompts").conversation
-        trainer = SDPOTrainer(model.backend, model.renderer, settings.sdpo)
+        ask, made = livecode("prompts").conversation, livecode("run")
+        model = made.Model(backend, BytesRenderer(), helper)
+        trainer = SDPOTrainer(backend, model.renderer, settings.sdpo)
+        weights = made.Weights(backend, trainer.teacher, tmp_path)
         async with livecode("grader").Grader() as grader:
             with livecode("record").Record(settings) as record:
-                run = livecode("run").Run(settings, model, trainer, Kept(), grader, problems, held_out, record, ask)
+                run = made.Run(settings, model, trainer, weights, grader, problems, held_out, record, ask)
                 state = await run.train(livecode("state").State())
         return state, livecode("record").read_log(settings.log_path / "log.jsonl")
 
@@ -96,7 +81,7 @@ def train(livecode, settings_of, tmp_path):
 
 async def test_a_failure_is_learned_from_with_its_siblings_solution_and_what_went_wrong(train, problem):
     backend = Recording([WRONG, RIGHT, "no idea"])
-    state, log = await train(Model(backend), [problem], "num_rollouts=3", "min_sdpo_examples=2")
+    state, log = await train(backend, [problem], "num_rollouts=3", "min_sdpo_examples=2")
     [batch, step] = log
     assert (batch["answers"], batch["reward"], batch["mixed"]) == (3, pytest.approx(1 / 3, abs=1e-6), 1)
     assert (state.step, step["lessons"]) == (1, 2), "the one success has no sibling to learn from"
@@ -111,18 +96,17 @@ async def test_nothing_of_a_private_case_reaches_a_model(train, problem):
     spoiler = "```python\nline = input()\nprint(line if line.startswith('x') else line[::-1])\n```"
     crash = "```python\nline = input()\nassert not line.startswith('x'), line\nprint(line[::-1])\n```"
     helper = Recording(["It only works for short lines."] * 4)
-    model = Model(
-        Recording([spoiler, crash, WRONG, RIGHT, *[spoiler] * 4]), Policy(helper, BytesRenderer(), Sampling())
-    )
-    await train(model, [problem], "num_rollouts=4", "eval_rollouts=2", held_out=[problem])
-    prompts = model.backend.prompts + helper.prompts
+    backend = Recording([*[spoiler] * 2, spoiler, crash, WRONG, RIGHT, *[spoiler] * 2])
+    explaining = Policy(helper, BytesRenderer(), Sampling())
+    await train(backend, [problem], "num_rollouts=4", "eval_rollouts=2", held_out=[problem], helper=explaining)
+    prompts = backend.prompts + helper.prompts
     assert len(prompts) > 10
     assert not [prompt for prompt in prompts if SECRET in prompt or SECRET[::-1] in prompt]
 
 
 async def test_grpo_asks_no_teacher_and_moves_on_rewards_alone(train, problem):
     backend = Recording([WRONG, RIGHT])
-    state, log = await train(Model(backend), [problem], "train_signal=grpo", "num_rollouts=2", "min_sdpo_examples=2")
+    state, log = await train(backend, [problem], "train_signal=grpo", "num_rollouts=2", "min_sdpo_examples=2")
     assert (state.step, log[1]["loss"]) == (1, 0)
     assert not [prompt for prompt in backend.prompts if "unsuccessful" in prompt or "Correct solution" in prompt]
     wrong, right = (sorted({*example.weights_TK[example.ids_TK >= 0]} - {0}) for example in backend.steps[0])
@@ -136,7 +120,7 @@ async def test_a_problem_is_left_out_once_all_its_answers_passed(train, problem,
     order = [ids[i] for i in np.random.default_rng([42, 0]).permutation(2)]
     backend = Recording([script[name] for name in order for _ in range(2)] + [WRONG] * 4)
     words = ("num_rollouts=2", "batch_size=1", "epochs=3", "skip_solved=True", "min_sdpo_examples=1", "eval_every=0")
-    state, log = await train(Model(backend), [problem, other], *words)
+    state, log = await train(backend, [problem, other], *words)
     assert state.solved == (problem.id,)
     assert [line["reward"] for line in log if line["event"] == "batch"].count(1.0) == 1
     assert sum(line["event"] == "batch" for line in log) == 4

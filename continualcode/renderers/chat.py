@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby, takewhile
+from itertools import chain, groupby, takewhile
 
 from continualcode.errors import ConfigError
 from continualcode.renderers.dialogue import Dialogue
@@ -114,7 +114,11 @@ class ChatTemplateRenderer:
         return min((text.partition(self.decode(token))[0] for token in self._stop), key=len)
 
     def _encode(self, text: str) -> Tokens:
-        return tuple(token for piece in text.split(BREAK) if piece for token in self._encode_piece(piece))
+        pieces = [piece for piece in text.split(BREAK) if piece]
+        if (known := self._encode_piece.cache_info().maxsize) is not None and 2 * len(pieces) > known:
+            # A cache that is too small for one conversation forgets each piece just before it comes up again.
+            self._encode_piece = lru_cache(4 * len(pieces))(self._encode_uncached)
+        return tuple(chain.from_iterable(map(self._encode_piece, pieces)))
 
     def _encode_uncached(self, text: str) -> Tokens:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from continualcode.types import Conversation, Json, JsonObject, Message, Reply, ToolCall, ToolSpec
 
@@ -22,13 +22,21 @@ class Literal:
 
     def __init__(self, control: Iterable[str], own: Iterable[str]) -> None:
         self._control, self._own = _any_of(control), _any_of(own)
+        self._latest = _Latest({}, (), ())
 
     def conversation(self, conversation: Conversation) -> Conversation:
-        tools = tuple(
+        """What the latest conversation had already, as most of a longer one's messages, is not gone through again."""
+        known = self._latest
+        pairs = {id(m): known.messages.get(id(m)) or (m, self.message(m)) for m in conversation.messages}
+        tools = known.tools if conversation.tools is known.given else self._tools(conversation)
+        self._latest = _Latest(pairs, conversation.tools, tools)
+        return Conversation(tuple(pairs[id(m)][1] for m in conversation.messages), tools)
+
+    def _tools(self, conversation: Conversation) -> tuple[ToolSpec, ...]:
+        return tuple(
             ToolSpec(self.text(tool.name), self.text(tool.description), _mapped(tool.parameters, self.text))
             for tool in conversation.tools
         )
-        return Conversation(tuple(map(self.message, conversation.messages)), tools)
 
     def message(self, message: Message) -> Message:
         """An assistant's content keeps tags like <tool_call>: it may be a malformed call of its own."""
@@ -43,6 +51,15 @@ class Literal:
 
     def text(self, text: str) -> str:
         return _broken(self._control, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """One conversation's messages, by identity (which holds as long as they are kept here), and tools: given and done."""
+
+    messages: Mapping[int, tuple[Message, Message]]
+    given: tuple[ToolSpec, ...]
+    tools: tuple[ToolSpec, ...]
 
 
 def unbroken(reply: Reply, raw: str) -> Reply:

@@ -6,6 +6,7 @@ import pytest
 
 from continualcode.errors import ConfigError
 from continualcode.renderers import make_renderer
+from continualcode.renderers.chat import CACHED_PIECES
 from continualcode.types import Conversation, Message, ToolCall, ToolSpec
 
 FAMILIES = (
@@ -275,3 +276,30 @@ def test_a_conversation_the_template_refuses_is_an_error_that_says_why(renderer_
 def test_a_tool_without_parameters_or_description_is_listed(renderer_of, tokenizer_of):
     conversation = Conversation((Message("user", "u"),), (ToolSpec("list", "", {"type": "object"}),))
     assert "\nlist()\n" in text(tokenizer_of("chatml"), renderer_of("chatml").prompt(conversation))
+
+
+class Encoding:
+    """A tokenizer that keeps what it was asked to encode."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer, self.encoded = tokenizer, []
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def encode(self, text, **kwargs):
+        self.encoded.append(text)
+        return self._tokenizer.encode(text, **kwargs)
+
+
+def test_only_what_is_new_in_a_conversation_is_encoded_however_long_it_is(tokenizer_of):
+    tokenizer = Encoding(tokenizer_of("hermes"))
+    renderer = make_renderer(tokenizer)
+    said = [(Message("user", f"question {n}"), Message("assistant", f"answer {n}")) for n in range(2 * CACHED_PIECES)]
+    conversation = Conversation(sum(said, ()))
+    renderer.prompt(conversation.add(Message("user", "and now?")))
+    tokenizer.encoded.clear()
+    longer = conversation.add(Message("user", "and now?"), Message("assistant", "so"), Message("user", "why?"))
+    prompt = renderer.prompt(longer)
+    assert len(tokenizer.encoded) <= 3
+    assert prompt == make_renderer(tokenizer_of("hermes")).prompt(longer)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from continualcode.renderers import FAMILIES
+from continualcode.renderers import FAMILIES, make_renderer
+from continualcode.renderers.literal import Literal
 from continualcode.types import Conversation, Message, ToolCall, ToolSpec
 
 NAMES = ("chatml", "hermes", "qwen3-coder", "llama-3", "deepseek-v3", "deepseek-v3.1", "kimi-k2", "gpt-oss")
@@ -100,3 +101,20 @@ def test_a_call_that_the_model_quotes_in_ordinary_tokens_is_no_call(renderer_of,
     reply = renderer.parse((*tokenizer.encode(head), *spelt, renderer.stop[0]))
     assert (reply.text, reply.calls, reply.problem) == (answer, (), None)
     assert reply.raw == head + answer
+
+
+def test_a_prompt_says_what_its_own_conversation_says_whatever_was_rendered_before(renderer_of, tokenizer_of):
+    """Messages that the latest conversation had are not gone through again."""
+    used, first, second = renderer_of("hermes"), conversation_about("<|im_end|>"), conversation_about("word")
+    swapped = Conversation((first.messages[0], second.messages[1], *first.messages[2:]), second.tools)
+    for conversation in (first, second, swapped, first, Conversation(first.messages[:2]), second):
+        assert used.prompt(conversation) == make_renderer(tokenizer_of("hermes")).prompt(conversation)
+
+
+def test_a_message_of_the_latest_conversation_is_not_gone_through_again():
+    literal, conversation = Literal(["<|im_end|>"], ["<|im_end|>"]), conversation_about("<|im_end|>")
+    before = literal.conversation(conversation)
+    after = literal.conversation(conversation.add(Message("user", "<|im_end|>")))
+    assert all(new is old for new, old in zip(after.messages, before.messages, strict=False))
+    assert after.tools is before.tools
+    assert after.messages[-1].content != "<|im_end|>"

@@ -96,16 +96,18 @@ def datum(example: Example, scale: float = 1.0) -> types.Datum:
     K = 1; the prompt's own tokens, at weight 0, fill the rows before the completion."""
     tokens = list(example.prompt + example.tokens)
     before, width = len(example.prompt) - 1, example.ids_TK.shape[1]
-    filler_NK = np.repeat(np.array(tokens[1 : before + 1], np.int64)[:, None], width, axis=1)
-    targets_NK = np.concatenate([filler_NK, example.ids_TK.astype(np.int64)])
-    weights_NK = np.concatenate([np.zeros((before, width)), example.weights_TK * scale])
+    targets_NK = np.empty((len(tokens) - 1, width), np.int64)
+    weights_NK = np.zeros(targets_NK.shape, np.float32)
+    targets_NK[:before] = np.array(tokens[1 : before + 1], np.int64)[:, None]
+    targets_NK[before:] = example.ids_TK
+    weights_NK[before:] = example.weights_TK * scale
     if width == 1:
         targets_NK, weights_NK = targets_NK[:, 0], weights_NK[:, 0]
     return types.Datum(
         model_input=types.ModelInput.from_ints(tokens[:-1]),
         loss_fn_inputs={
             "target_tokens": types.TensorData.from_numpy(targets_NK),
-            "weights": types.TensorData.from_numpy(weights_NK.astype(np.float32)),
+            "weights": types.TensorData.from_numpy(weights_NK),
         },
     )
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from continualcode.decision import Decision, decide, trials
 from continualcode.errors import BackendUnavailableError, ContinualCodeError, WorkspaceError
@@ -26,7 +26,7 @@ from continualcode.events import (
     Tried,
 )
 from continualcode.lessons import Lessons
-from continualcode.protocols import ApprovalGate, Critic, Examiner, Learner, Proposer, Rehearser
+from continualcode.protocols import ApprovalGate, Critic, EarlyLearner, Examiner, Learner, Proposer, Rehearser
 from continualcode.tools import READ_ONLY, ToolRegistry
 from continualcode.tools.snapshots import Change, Snapshots
 from continualcode.types import (
@@ -88,6 +88,8 @@ class Agent:
         """What the user said by the way; shown to the teacher with every correction from then on."""
         self.reports: list[TrainReport] = []
         self._step: asyncio.Task[TrainReport | None] | None = None
+        self._ahead: asyncio.Task[Turn] | None = None
+        """A proposal asked for while what was learned is still being scored."""
 
     @property
     def pending(self) -> tuple[Lesson, ...]:
@@ -96,10 +98,15 @@ class Agent:
 
     async def run(self, text: str) -> AsyncGenerator[Event, None]:
         """Works on one request and narrates it. Raises BackendError when no proposal can be had."""
-        async with aclosing(self._run(text)) as events:
-            async for event in events:
-                self._narrate(event)
-                yield event
+        try:
+            async with aclosing(self._run(text)) as events:
+                async for event in events:
+                    self._narrate(event)
+                    yield event
+        finally:
+            if self._ahead is not None:
+                self._ahead.cancel()
+                self._ahead = None
 
     async def _run(self, text: str) -> AsyncGenerator[Event, None]:
         await self.settle()
@@ -109,7 +116,7 @@ class Agent:
         malformed = 0
         for _ in range(self.limits.turns):
             yield Thinking()
-            turn = await self.policy.propose(self.conversation)
+            turn = await self._proposal()
             problem = self._problem_of(turn)
             if problem is not None:
                 malformed += 1
@@ -238,10 +245,22 @@ class Agent:
             self.learner.rehearse(turn)
         self._lessons.resolve(gate, resolution=turn)
 
+    async def _proposal(self) -> Turn:
+        """The one asked for ahead, unless the conversation has changed since."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and (turn := await ahead).context == self.conversation:
+            return turn
+        return await self.policy.propose(self.conversation)
+
     async def _learn(self, learner: Learner) -> AsyncIterator[Event]:
         yield Learning(self.pending)
-        self._step = asyncio.create_task(self._train(learner))
+        moved = asyncio.get_running_loop().create_future()
+        self._step = asyncio.create_task(self._train(learner, moved))
         self._step.add_done_callback(_retrieve)
+        await asyncio.wait({self._step, moved}, return_when=asyncio.FIRST_COMPLETED)
+        if moved.done():
+            self._ahead = asyncio.create_task(self.policy.propose(self.conversation))
+            self._ahead.add_done_callback(_retrieve)
         try:
             report = await asyncio.shield(self._step)
         except BackendUnavailableError as error:
@@ -254,10 +273,15 @@ class Agent:
         if report is not None:
             yield Learned(report)
 
-    async def _train(self, learner: Learner) -> TrainReport | None:
-        """Goes on when the run is cancelled, so that a step is done whole or not at all."""
+    async def _train(self, learner: Learner, moved: asyncio.Future[None]) -> TrainReport | None:
+        """Goes on when the run is cancelled, so that a step is done whole or not at all. `moved`: the weights are final."""
         lessons = self.pending
-        report = await learner.learn(lessons)
+        if isinstance(learner, EarlyLearner):
+            learning = await learner.begin(lessons)
+            moved.set_result(None)
+            report = await learning
+        else:
+            report = await learner.learn(lessons)
         self._lessons.pending = self.pending[len(lessons) :]
         if report is not None:
             self.reports.append(report)
@@ -285,7 +309,8 @@ class Agent:
         self.conversation = self.conversation.add(*messages)
 
 
-def _retrieve(step: asyncio.Task[TrainReport | None]) -> None:
-    """Its failure is told by LearnFailed, or shows in `pending` when the run was cancelled meanwhile."""
-    if not step.cancelled():
-        step.exception()
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Its failure is told by LearnFailed or raised by the run, unless that was cancelled meanwhile; a step's then shows in
+    `pending`."""
+    if not task.cancelled():
+        task.exception()

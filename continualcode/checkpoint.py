@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from continualcode.errors import BackendError, ConfigError
-from continualcode.protocols import Backend, Learner, Rehearser
+from continualcode.protocols import Backend, EarlyLearner, Learner, Rehearser
 from continualcode.types import Lesson, TrainReport, Turn
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,16 @@ class SaveEvery:
 
     async def learn(self, lessons: Sequence[Lesson]) -> TrainReport | None:
         """What the learner within does, and a save when it is due."""
-        report = await self.learner.learn(lessons)
+        return await (await self.begin(lessons))
+
+    async def begin(self, lessons: Sequence[Lesson]) -> Awaitable[TrainReport | None]:
+        """The same for who need not wait for the save, nor for the report of a learner within that is early."""
+        if isinstance(self.learner, EarlyLearner):
+            return self._saved(await self.learner.begin(lessons))
+        return self._saved(_known(await self.learner.learn(lessons)))
+
+    async def _saved(self, learning: Awaitable[TrainReport | None]) -> TrainReport | None:
+        report = await learning
         if report is not None and report.inner_steps:
             self.steps += report.inner_steps
             self.unsaved += report.inner_steps
@@ -89,3 +98,8 @@ class SaveEvery:
             return
         while len(self.paths) > count:
             await asyncio.to_thread(self.discard, self.paths.pop(0))
+
+
+async def _known(report: TrainReport | None) -> TrainReport | None:
+    """Waits for nothing."""
+    return report

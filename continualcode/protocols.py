@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from continualcode.events import Tried
@@ -171,6 +171,16 @@ class Examiner(Protocol):
 class Learner(Protocol):
     async def learn(self, lessons: Sequence[Lesson]) -> TrainReport | None:
         """Learns from the corrections; None when there was nothing to learn from them."""
+        ...
+
+
+@runtime_checkable
+class EarlyLearner(Protocol):
+    """A Learner whose weights are final before it has found out what has become of them."""
+
+    async def begin(self, lessons: Sequence[Lesson]) -> Awaitable[TrainReport | None]:
+        """Learns, and returns when the next proposal can be asked for; what is returned gives what `learn` would, and
+        is to be awaited before anything else is learned."""
         ...
 
 

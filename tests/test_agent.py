@@ -393,3 +393,62 @@ async def test_a_correction_outlives_a_run_that_is_closed_before_it_is_learned(v
     assert learner.lessons == []
     await collect(agent, "again")
     assert [lesson.reason for lesson in learner.lessons] == [verdict.reason, "second"]
+
+
+class Early(RecordingLearner):
+    """Its weights are final at once; its report comes when `release` is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.release = asyncio.Event()
+
+    async def begin(self, lessons):
+        async def report():
+            await self.release.wait()
+            return await self.learn(lessons)
+
+        return report()
+
+
+async def test_the_retry_is_asked_for_while_what_was_learned_is_still_being_reported():
+    learner = Early()
+    agent, _, backend = make([WRITE, READ, "done"], ScriptedGate(Deny("no"), Approve()), learner=learner)
+    run = asyncio.create_task(collect(agent))
+    while len(backend.script) > 1:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert not learner.lessons, "nothing is reported yet, and the second reply is there"
+    learner.release.set()
+    events = await run
+    assert kinds(events)[3:8] == [Reviewed, Learning, Learned, Thinking, Proposed]
+    assert said(agent)[-1] == ("assistant", "done")
+    assert not backend.script
+
+
+async def test_a_retry_asked_for_ahead_is_dropped_when_the_conversation_has_changed_meanwhile():
+    learner = Early()
+    learner.release.set()
+    agent, desk, _ = make([WRITE, WRITE, READ, "done"], ScriptedGate(Deny("no"), Approve()), learner=learner)
+    async for event in agent.run("go"):
+        if isinstance(event, Learned) and not desk.done:
+            agent.tell("and look first")
+    assert desk.done == [("look", "a.py")], "not what was proposed before that was said"
+
+
+async def test_a_run_left_while_it_learns_leaves_no_request_behind():
+    learner = Early()
+    learner.release.set()
+    agent, _, _ = make([WRITE], ScriptedGate(Deny("no")), learner=learner)
+    proposing = asyncio.Event()
+
+    async def hangs(conversation):
+        proposing.set()
+        await asyncio.Event().wait()
+
+    async for event in agent.run("go"):
+        if isinstance(event, Reviewed):
+            agent.policy.propose = hangs
+        if isinstance(event, Learned):
+            await proposing.wait()
+            break
+    await asyncio.sleep(0.01)
+    assert {task.get_coro().__name__ for task in asyncio.all_tasks()} & {"hangs"} == set()

@@ -49,6 +49,8 @@ class TinkerBackend:
     ) -> None:
         self.model_name = model_name
         self.step = 0
+        self._sampled_at = 0
+        """The step whose weights `sampler` has."""
         self.service, self.line = service, line
         self._training = training
         self._found = found
@@ -125,23 +127,25 @@ class TinkerBackend:
     async def refresh(self) -> None:
         """Makes `sampler` the newest weights, after steps that did not."""
         async with self._one_step:
-            self._sampler = self._sampler_of(await self._snapshot())
+            self._sampler, self._sampled_at = self._sampler_of(await self._snapshot()), self.step
 
     async def forward(self, examples: Sequence[Example]) -> list[Floats]:
         """[T, K] logprobs of each example's ids at the newest weights, without a sampler being saved on the service.
         Raises CapabilityError for K > 1 where the service takes one target per position.
 
-        In this process a snapshot costs nothing, scores the completions alone, and what it has read of the prompts is
-        there for the next proposal.
+        A sampler scores the completions alone, is sent no prompt's targets, and what it has read of the prompts is there
+        for the next proposal. It is asked where it has the newest weights; in this process one always can.
         """
         self._refuse(examples)
         if not examples:
             return []
-        if self._in_process:
+        async with self._one_step:
+            newest = self._sampler if self._sampled_at == self.step else None
+        if newest is None and self._in_process:
             newest = self._sampler_of(await self._snapshot())
-            return list(
-                await asyncio.gather(*(newest.candidate_logprobs(e.prompt, e.tokens, e.ids_TK) for e in examples))
-            )
+        if newest is not None and self._capabilities.candidate_logprobs:
+            asked = (newest.candidate_logprobs(each.prompt, each.tokens, each.ids_TK) for each in examples)
+            return list(await asyncio.gather(*asked))
         data = [alignment.datum(example) for example in examples]
         async with self._one_step:
             output = await self.line.ask(self._training.forward, data, "cross_entropy")
@@ -204,6 +208,7 @@ class TinkerBackend:
         if isinstance(client, BaseException):
             raise BackendError(f"step {self.step} was done, but no sampler of its weights came: {client}") from client
         if refresh:
+            self._sampled_at = self.step
             await self._check_frozen()
         return _metrics(outputs, updated, examples)
 

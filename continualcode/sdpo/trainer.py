@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -99,17 +99,22 @@ class SDPOTrainer:
         BackendError, with the weights as they were unless a step before had succeeded, when the backend cannot do it;
         ConfigError for a completion not sampled at temperature 1.
         """
+        return await (await self.begin(lessons))
+
+    async def begin(self, lessons: Sequence[Lesson]) -> Awaitable[TrainReport | None]:
+        """`learn` in two parts: the sampler is final when this returns, and what it returns is yet to be awaited. It
+        scores what was learned once more, for the report, which the next proposal need not wait for."""
         started = time.perf_counter()
         able = self.backend.capabilities
         _refuse_moving_snapshots(self.config, able)
         passages = Rendering(self.renderer, self.config, self.template, able.context_length).passages(lessons)
         if not passages:
-            return None
+            return _known(None)
         before = self.backend.sampler
         new = list(await asyncio.gather(*(score(p, before, self.teacher, self._width) for p in passages)))
         attempt = _Attempt(new, self.config)
         if (known := attempt.nothing_to_learn()) is not None:
-            return attempt.report(known, self.steps, time.perf_counter() - started)
+            return _known(attempt.report(known, self.steps, time.perf_counter() - started))
         # What a denial limited to one step moves is pulled back when the lesson is completed, and costs no waiting here.
         if attempt.most > 1 or self.config.max_inner_steps == 1:
             attempt.rehearse(await self._rehearsed(new))
@@ -117,6 +122,11 @@ class SDPOTrainer:
         await self.teacher.update()
         if self.config.rehearse:
             self._rehearsal.keep_lesson(new)
+        return self._reported(attempt, started)
+
+    async def _reported(self, attempt: _Attempt, started: float) -> TrainReport:
+        if attempt.outcome is None:
+            attempt.scored(await self._now(attempt))
         return attempt.report(attempt.outcome, self.steps, time.perf_counter() - started)
 
     async def _rehearsed(self, besides: Sequence[Scores]) -> list[Scores]:
@@ -126,20 +136,27 @@ class SDPOTrainer:
         return rescored(drawn, await self.backend.forward(objective.examples(drawn, self.config))) if drawn else []
 
     async def _take_steps(self, attempt: _Attempt) -> None:
-        """Until the correction has taken, or may go no further. The sampler is the newest weights in the end, always."""
+        """Until the correction has taken, or may go no further; not scored again after the last step that it may take.
+        The sampler is the newest weights in the end, always."""
         fresh = True
         try:
             while attempt.outcome is None:
                 batch = objective.examples(attempt.worth_a_step, self.config)
                 last = attempt.steps + 1 == attempt.most
-                metrics = await self.backend.train_step(batch, learning_rate=self.config.learning_rate, refresh=last)
+                attempt.metrics = await self.backend.train_step(
+                    batch, learning_rate=self.config.learning_rate, refresh=last
+                )
                 fresh = last
-                self.steps += 1
-                scored = objective.examples(attempt.now, self.config)
-                attempt.stepped(await self.backend.forward(scored), metrics)
+                self.steps, attempt.steps = self.steps + 1, attempt.steps + 1
+                if last:
+                    return
+                attempt.scored(await self._now(attempt))
         finally:
             if not fresh:
                 await self.backend.refresh()
+
+    async def _now(self, attempt: _Attempt) -> list[Floats]:
+        return await self.backend.forward(objective.examples(attempt.now, self.config))
 
 
 @dataclass(slots=True)
@@ -207,9 +224,9 @@ class _Attempt:
         self.now += drawn
         self.rehearsed_before = [scores.student_TK for scores in drawn]
 
-    def stepped(self, student: Sequence[Floats], metrics: Metrics) -> None:
+    def scored(self, student: Sequence[Floats]) -> None:
         """The log-probabilities after one more step, which decide whether another follows."""
-        self.now, self.metrics, self.steps = rescored(self.now, student), metrics, self.steps + 1
+        self.now = rescored(self.now, student)
         if self.left <= self.config.taken_at:
             self.outcome = "taken"
         elif self.drift > self.config.drift_budget:
@@ -233,6 +250,11 @@ class _Attempt:
             left=self.left,
             drift=self.drift,
         )
+
+
+async def _known(report: TrainReport | None) -> TrainReport | None:
+    """Waits for nothing."""
+    return report
 
 
 def _view(before: Scores, now: Scores) -> TokenView:

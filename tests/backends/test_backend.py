@@ -68,7 +68,14 @@ async def test_the_sampler_is_the_newest_and_the_old_ones_stay_what_they_were(bi
     assert np.abs(await backend.sampler.logprobs(PROMPT, TOKENS) - before_T).max() > 0.01
 
 
-async def test_a_cancelled_step_is_carried_through_and_switches_the_sampler_only_when_done(bigram_service, example):
+def trained_T(bigram, backend):
+    """Of TOKENS, by the weights that the service trains."""
+    return bigram.log_softmax(backend._training.logits)[[PROMPT[-1], *TOKENS[:-1]], TOKENS]
+
+
+async def test_a_cancelled_step_is_carried_through_and_switches_the_sampler_only_when_done(
+    bigram, bigram_service, example
+):
     service = bigram_service()
     backend = await TinkerBackend.connect(service, model_name="bigram")
     initial, service.gate = backend.sampler, threading.Event()
@@ -82,8 +89,7 @@ async def test_a_cancelled_step_is_carried_through_and_switches_the_sampler_only
     await backend.close()
     assert service.log[-3:] == ["forward_backward", "optim_step", "save_weights"]
     assert backend.step == 1
-    (trained_TK,) = await backend.forward([example])
-    np.testing.assert_allclose(await backend.sampler.logprobs(PROMPT, TOKENS), trained_TK[:, 0], atol=1e-5)
+    np.testing.assert_allclose(await backend.sampler.logprobs(PROMPT, TOKENS), trained_T(bigram, backend), atol=1e-5)
 
 
 async def test_a_step_cancelled_while_it_waits_for_another_never_happens(bigram_service, example):
@@ -102,6 +108,19 @@ async def test_a_step_cancelled_while_it_waits_for_another_never_happens(bigram_
     assert service.log.count("optim_step") == 1
 
 
+async def test_what_a_sampler_can_score_is_not_asked_of_the_trainer(bigram, bigram_service, example):
+    service = bigram_service()
+    backend = await TinkerBackend.connect(service, model_name="bigram")
+    await backend.train_step([example], learning_rate=0.1)
+    (fresh_TK,) = await backend.forward([example])
+    assert service.log[-1] == "save_weights"
+    np.testing.assert_allclose(fresh_TK[:, 0], trained_T(bigram, backend), atol=1e-5)
+    await backend.train_step([example], learning_rate=0.1, refresh=False)
+    (newer_TK,) = await backend.forward([example])
+    assert service.log[-1] == "forward", "the sampler is a step behind"
+    np.testing.assert_allclose(newer_TK[:, 0], trained_T(bigram, backend), atol=1e-5)
+
+
 async def test_a_failed_gradient_leaves_the_sampler_on_the_weights_there_are(bigram, bigram_service, example):
     service = bigram_service()
     backend = await TinkerBackend.connect(service, model_name="bigram")
@@ -110,8 +129,7 @@ async def test_a_failed_gradient_leaves_the_sampler_on_the_weights_there_are(big
     with pytest.raises(BackendError, match="out of memory"):
         await backend.train_step([example], learning_rate=0.1)
     assert backend.step == 1
-    (weights_TK,) = await backend.forward([example])
-    np.testing.assert_allclose(await backend.sampler.logprobs(PROMPT, TOKENS), weights_TK[:, 0], atol=1e-5)
+    np.testing.assert_allclose(await backend.sampler.logprobs(PROMPT, TOKENS), trained_T(bigram, backend), atol=1e-5)
     service.quirks = frozenset()
     await backend.train_step([example], learning_rate=0.1)
     assert backend.step == 2

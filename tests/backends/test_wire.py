@@ -52,7 +52,10 @@ async def test_a_step_over_http_makes_the_weights_it_makes_in_process(connected)
     local = await TinkerBackend.connect(service, model_name="bigram")
     for backend in (remote, local):
         await backend.train_step([EXAMPLE, EXAMPLE], learning_rate=0.1)
-        await backend.train_step([EXAMPLE], learning_rate=0.1)
+        await backend.train_step([EXAMPLE], learning_rate=0.1, refresh=False)
+    np.testing.assert_allclose((await remote.forward([EXAMPLE]))[0], (await local.forward([EXAMPLE]))[0], atol=1e-4)
+    for backend in (remote, local):
+        await backend.refresh()
     for new, old in ((remote.sampler, local.sampler), (remote.initial_sampler, local.initial_sampler)):
         np.testing.assert_allclose(await new.logprobs(PROMPT, TOKENS), await old.logprobs(PROMPT, TOKENS), atol=1e-4)
     np.testing.assert_allclose((await remote.forward([EXAMPLE]))[0], (await local.forward([EXAMPLE]))[0], atol=1e-4)

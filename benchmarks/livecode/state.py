@@ -13,7 +13,7 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from continualcode.errors import ConfigError
 from livecode.settings import MAY_CHANGE, Settings
@@ -35,19 +35,18 @@ class State(BaseModel):
 def resumed(folder: Path, settings: Settings) -> State:
     """The state that the folder's run was saved in last, or that of a new run; raises ConfigError where it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
-    file, now = folder / "settings.json", settings.recorded()
-    before = json.loads(file.read_text("utf-8")) if file.is_file() else now
-    keys = sorted(key for key in {*now, *before} if now.get(key) != before.get(key) and not _may_change(key))
-    if keys:
-        differ = ", ".join(f"{key}={before.get(key)} there and {now.get(key)} here" for key in keys)
-        raise ConfigError(f"{folder} holds a run with other settings: {differ}. Give another log_path, or remove it")
+    file, saved, now = folder / "settings.json", folder / "state.json", settings.recorded()
+    state = State()
+    if saved.is_file():
+        try:
+            state, before = State.model_validate_json(saved.read_bytes()), json.loads(file.read_text("utf-8"))
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"the run in {folder} cannot be read: {error}") from error
+        if differ := [key for key in now if now[key] != before.get(key) and not _may_change(key)]:
+            found = ", ".join(f"{key}={before.get(key)} there and {now[key]} here" for key in sorted(differ))
+            raise ConfigError(f"{folder} holds a run with other settings: {found}. Give another log_path, or remove it")
     write(file, json.dumps(now, indent=2))
-    if not (folder / "state.json").is_file():
-        return State()
-    try:
-        return State.model_validate_json((folder / "state.json").read_bytes())
-    except ValidationError as error:
-        raise ConfigError(f"{folder / 'state.json'} cannot be read: {error}") from error
+    return state
 
 
 def write(file: Path, text: str) -> None:

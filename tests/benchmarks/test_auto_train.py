@@ -178,8 +178,10 @@ def test_a_wrong_setting_is_said_with_what_there_is(settings_of, word, said):
 def test_a_folder_is_resumed_with_the_same_settings_only(livecode, settings_of, tmp_path):
     resumed = livecode("state").resumed
     first = ["backend=local", f"log_path={tmp_path}", "alpha=1"]
+    state = livecode("state").State(place=3, step=1)
     assert resumed(tmp_path, settings_of(first)) == livecode("state").State()
-    resumed(tmp_path, settings_of([*first, "max_steps=9", "trackio_project=x"]))
+    (tmp_path / "state.json").write_text(state.model_dump_json(), "utf-8")
+    assert resumed(tmp_path, settings_of([*first, "max_steps=9", "trackio_project=x"])) == state
     with pytest.raises(ConfigError, match=r"other settings: alpha=1.0 there and 0.5 here, lora_rank=32 there and 8"):
         resumed(tmp_path, settings_of([*first[:2], "alpha=.5", "lora_rank=8"]))
 

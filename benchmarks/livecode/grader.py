@@ -252,12 +252,16 @@ def _verdict(problem: Problem, case: Case, reply: dict[str, str]) -> Verdict:
     for status in _FAILURES:
         if reply["status"] == status:
             return Verdict(status, _short(got), reply["detail"])
-    right = _same_text(got, case.output) if problem.function is None else _same_value(got, case.output)
-    return Verdict("passed" if right else "wrong", _short(got))
+    return Verdict("passed" if same(problem, case, got) else "wrong", _short(got))
+
+
+def same(problem: Problem, case: Case, got: str) -> bool:
+    """Whether that is the output expected, compared as LiveCodeBench does."""
+    return (_same_text if problem.function is None else _same_value)(got, case.output)
 
 
 def _same_text(got: str, expected: str) -> bool:
-    """As LiveCodeBench has it: line by line without the space around, and lines of numbers as numbers."""
+    """Line by line without the space around, and lines of numbers as numbers."""
     got, expected = got.strip(), expected.strip()
     if got.count("\n") != expected.count("\n"):
         return False

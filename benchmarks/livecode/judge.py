@@ -36,7 +36,7 @@ _REPORT = 3  # its descriptor for a traceback, or for what the function returned
 _SHOWN = 4000
 _MODULES = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys"
 _STARS = "".join(f"from {name} import *\n" for name in f"{_MODULES} json builtins typing".split())
-_IMPORTS = f"{_STARS}import json, {_MODULES.replace(' ', ', ')}\n"  # LiveCodeBench puts them before every solution
+IMPORTS = f"{_STARS}import json, {_MODULES.replace(' ', ', ')}\n"  # LiveCodeBench puts them before every solution
 _RECURSION, _STACK = 50_000, 96 * 2**20
 
 _SET_DUMPABLE, _SET_SECCOMP, _SET_SUBREAPER, _SET_NO_NEW_PRIVS = 4, 22, 36, 38
@@ -76,7 +76,7 @@ class Judge:
         _prctl(_SET_DUMPABLE, 0)  # what it starts may not trace it
         sys.path.append(settings["packages"])
         vars(builtins).update(exit=sys.exit, quit=sys.exit)
-        exec(_IMPORTS, self._names)
+        exec(IMPORTS, self._names)
         self._lock = _lockdown(settings["readable"], settings["folder"])
 
     def serve(self) -> None:

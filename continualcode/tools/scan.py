@@ -43,7 +43,7 @@ class Rule:
         if not body or line.startswith("#"):
             return None
         try:
-            return cls(re.compile(_translate(body.removeprefix("/"))), "/" not in body, folders_only, negated)
+            return cls(re.compile(translate(body.removeprefix("/"))), "/" not in body, folders_only, negated)
         except re.error:
             return None
 
@@ -150,7 +150,7 @@ _GLOB = re.compile(
 )
 
 
-def _translate(glob: str) -> str:
+def translate(glob: str) -> str:
     """A regular expression for the glob. Raises re.error for a bracket that is not closed and the like."""
     parts = []
     for found in _GLOB.finditer(glob):
@@ -184,7 +184,7 @@ def main(mode: str, start: str, scope: str, pattern: str = "") -> None:
     out = sys.stdout.buffer
     root = os.getcwd()
     for path in files:
-        name = os.fsencode(os.path.relpath(path, root))
+        name = os.fsencode(os.path.join(".", os.path.relpath(path, root)))
         if compiled is None:
             out.write(name + b"\0")
             continue

@@ -13,14 +13,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from heapq import nsmallest
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from continualcode.errors import ToolError
 from continualcode.tools import scan
+from continualcode.tools.pattern import Pattern
 from continualcode.tools.registry import FunctionTool, tool
 from continualcode.tools.text import is_binary, shown
 from continualcode.tools.workspace import Workspace
@@ -30,8 +32,6 @@ MAX_RESULTS = 200
 MAX_CHARACTERS = 24_000
 MAX_LINE = 300
 _RECORD = re.compile(rb"([^\0]*)\0(\d+):([^\n]*)\n")
-_NAME = re.compile(rb"([^\0]*)\0")
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
 def find_ripgrep() -> str | None:
@@ -47,18 +47,15 @@ def search_tools(workspace: Workspace, *, ripgrep: str | None) -> list[FunctionT
     @tool
     async def glob(pat: str, path: str = ".") -> str:
         """List files by pattern, such as **/*.py."""
-        patterns = _read_pattern(pat)
+        pattern = Pattern.read(pat)
         start = _start(workspace, path)
-        names = await engine.files(start)
         base = start if start.is_dir() else start.parent
-        prefix = "" if base == workspace.root else f"{workspace.relative(base)}/"
-        below = sorted(name.removeprefix(prefix) for name in names)
-        if not any("**" in pattern for pattern in patterns):
-            below = _with_folders(below)
-        found = [prefix + name for name in below if any(_fits(name, pattern) for pattern in patterns)]
+        prefix = "./" if base == workspace.root else f"./{workspace.relative(base)}/"
+        found = pattern.matching(await engine.files(start, pattern.last_parts), prefix)
         if not found:
             return f"no files match {pat}" + ("; **/ searches in all folders below" if "**" not in pat else "")
-        return _joined([shown(name) for name in found], len(found), "more; narrow the pattern")
+        first = [shown(name.removeprefix("./")) for name in nsmallest(MAX_RESULTS, found)]
+        return _joined(first, len(found), "more; narrow the pattern")
 
     @tool
     async def grep(pat: str, path: str = ".") -> str:
@@ -70,46 +67,59 @@ def search_tools(workspace: Workspace, *, ripgrep: str | None) -> list[FunctionT
     return [glob, grep]
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
+    """In the order in which matches are shown."""
+
     path: str
     number: int
     line: bytes
 
-    @property
-    def order(self) -> tuple[str, int]:
-        return self.path, self.number
-
 
 @dataclass(slots=True)
 class _Matches:
-    """The first matches by path and line, and how many there were of all, in bounded memory."""
+    """The first matches by path and line in text files, and how many there are besides, in bounded memory."""
 
     root: Path
     prefix: str
     total: int = 0
     kept: list[_Match] = field(default_factory=list)
     _text: dict[str, bool] = field(default_factory=dict)
+    _skipped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, record: re.Match[bytes]) -> None:
-        path = _decode_path(record[1])
-        if not path.startswith(self.prefix) or not self._is_text(path):
-            return
-        self.total += 1
-        self.kept.append(_Match(path, int(record[2]), record[3][: 8 * MAX_LINE]))
-        if len(self.kept) >= 8 * MAX_RESULTS:
-            self._cut()
+    def feed(self, output: bytes) -> bytes:
+        """Takes the whole records of what the process printed; returns what is left."""
+        end = 0
+        for record in _RECORD.finditer(output):
+            end = record.end()
+            path = _decode_path(record[1])
+            if path.startswith(self.prefix):
+                self.total += 1
+                self.kept.append(_Match(path, int(record[2]), record[3][: 8 * MAX_LINE]))
+                if len(self.kept) >= 8 * MAX_RESULTS:
+                    self._cut()
+        return output[end:]
 
     def told(self, pat: str) -> str:
-        if not self.total:
-            return f"no line matches {pat}"
+        """Matches that come after the last one shown are counted without a look at whether their files are text."""
         self._cut()
+        if not self.kept:
+            return f"no line matches {pat}"
+        is_cut, last = len(self.kept) == MAX_RESULTS, self.kept[-1].path
+        skipped = sum(count for path, count in self._skipped.items() if not is_cut or path < last)
         lines = [f"{shown(match.path)}:{match.number}:{_clip(match.line)}" for match in self.kept]
-        return _joined(lines, self.total, "more matches; narrow the pattern or the path")
+        return _joined(lines, self.total - skipped, "more matches; narrow the pattern or the path")
 
     def _cut(self) -> None:
-        self.kept.sort(key=lambda match: match.order)
-        del self.kept[MAX_RESULTS:]
+        self.kept.sort()
+        first: list[_Match] = []
+        for match in self.kept:
+            if len(first) == MAX_RESULTS:
+                break
+            if self._is_text(match.path):
+                first.append(match)
+            else:
+                self._skipped[match.path] += 1
+        self.kept = first
 
     def _is_text(self, path: str) -> bool:
         if path not in self._text:
@@ -126,16 +136,26 @@ class _Engine:
     workspace: Workspace
     ripgrep: str | None
 
-    async def files(self, start: Path) -> list[str]:
-        """The files below, or the one file, that are not ignored; relative to the workspace."""
-        names: list[str] = []
+    async def files(self, start: Path, named: Sequence[str] = ()) -> list[str]:
+        """The files below, or the one file, that are not ignored; relative to the workspace, as ./path.
+
+        Those that have none of the names may be left out, which is faster; without names, all are wanted.
+        """
+        listed: list[bytes] = []
         where, inherit, prefix = self._scope(start)
         if self.ripgrep:
-            argv = [*_ripgrep(self.ripgrep, inherit), "--files", "--null", "--", where]
+            of_type = [word for name in named for word in (f"--type-add=sought:{name}", "--type=sought")]
+            argv = [*_ripgrep(self.ripgrep, inherit), *of_type, "--files", "--null", "--", where]
         else:
             argv = _scan("files", where, inherit)
-        _check(await self._run(argv, _NAME, lambda record: names.append(_decode_path(record[1]))))
-        return [name for name in names if name.startswith(prefix)]
+
+        def feed(output: bytes) -> bytes:
+            listed.append(output)
+            return b""
+
+        _check(await self._run(argv, feed))
+        names = os.fsdecode(b"".join(listed)).split("\0")[:-1]
+        return [name for name in names if name.startswith(f"./{prefix}")] if prefix else names
 
     async def grep(self, pat: str, start: Path) -> _Matches:
         where, inherit, prefix = self._scope(start)
@@ -144,11 +164,11 @@ class _Engine:
             limits = ["--max-columns", str(scan.MAX_LINE), "--max-columns-preview"]
             argv = [*_ripgrep(self.ripgrep, inherit), "--text", "--crlf", "--null", "--line-number", "--with-filename"]
             argv += ["--no-heading", "--color=never", *limits, "-e", pat, "--", where]
-            if not await self._run(argv, _RECORD, matches.add):
+            if not await self._run(argv, matches.feed):
                 return matches
             # ripgrep knows no look-around and no back-references; Python does.
         matches = _Matches(self.workspace.root, prefix)
-        _check(await self._run([*_scan("grep", where, inherit), pat], _RECORD, matches.add))
+        _check(await self._run([*_scan("grep", where, inherit), pat], matches.feed))
         return matches
 
     def _scope(self, start: Path) -> tuple[str, bool, str]:
@@ -165,11 +185,12 @@ class _Engine:
             return "./", False, prefix
         return where, False, ""
 
-    async def _run(self, argv: list[str], record: re.Pattern[bytes], take: Callable[[re.Match[bytes]], None]) -> str:
-        """Feeds every record that the process prints to `take`; returns what it complained of, or ""."""
+    async def _run(self, argv: list[str], feed: Callable[[bytes], bytes]) -> str:
+        """Feeds what the process prints to `feed`, which returns what it could not use yet; returns what the process
+        complained of, or ""."""
         with tempfile.TemporaryFile() as complaint:
             process = _started(argv, self.workspace.root, complaint)
-            reading = asyncio.ensure_future(asyncio.to_thread(_read_records, process, record, take))
+            reading = asyncio.ensure_future(asyncio.to_thread(_read_all, process, feed))
             try:
                 async with asyncio.timeout(SEARCH_SECONDS):
                     await asyncio.shield(reading)
@@ -187,18 +208,11 @@ def _started(argv: list[str], folder: Path, complaint: IO[bytes]) -> subprocess.
     return subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaint)
 
 
-def _read_records(
-    process: subprocess.Popen[bytes], record: re.Pattern[bytes], take: Callable[[re.Match[bytes]], None]
-) -> None:
+def _read_all(process: subprocess.Popen[bytes], feed: Callable[[bytes], bytes]) -> None:
     with process:  # closes the pipe and waits
         rest = b""
         while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 1 << 18)):
-            rest += chunk
-            end = 0
-            for found in record.finditer(rest):
-                take(found)
-                end = found.end()
-            rest = rest[end:]
+            rest = feed(rest + chunk)
 
 
 def _check(complaint: str) -> None:
@@ -224,47 +238,6 @@ def _start(workspace: Workspace, path: str) -> Path:
     if ".git" in start.relative_to(workspace.root).parts:
         raise ToolError(f"{path} belongs to git; use git through bash")
     return start
-
-
-def _read_pattern(pat: str) -> list[list[str]]:
-    """The pattern's alternatives, each as its parts between slashes."""
-    if not pat or pat.startswith("/") or ".." in pat.split("/"):
-        raise ToolError(f"pat must be a pattern relative to path, like **/*.py, not {pat!r}")
-    return [[part for part in plain.split("/") if part not in ("", ".")] for plain in _alternatives(pat)]
-
-
-def _alternatives(pat: str) -> list[str]:
-    """`{a,b}` written out; at most 1,000 patterns come of it."""
-    done, todo = [], [pat]
-    while todo:
-        item = todo.pop()
-        if (braces := _BRACES.search(item)) is None:
-            done.append(item)
-            continue
-        todo += [item[: braces.start()] + choice + item[braces.end() :] for choice in braces[1].split(",")]
-        if len(done) + len(todo) > 1000:
-            raise ToolError(f"pat stands for too many patterns: {pat}")
-    return done
-
-
-def _fits(name: str, pattern: list[str]) -> bool:
-    return _parts_fit(name.rstrip("/").split("/"), pattern)
-
-
-def _parts_fit(parts: list[str], pattern: list[str]) -> bool:
-    if not pattern or not parts:
-        return not pattern and not parts
-    if pattern[0] != "**":
-        return fnmatchcase(parts[0], pattern[0]) and _parts_fit(parts[1:], pattern[1:])
-    if len(pattern) == 1:
-        return True
-    return any(_parts_fit(parts[index:], pattern[1:]) for index in range(len(parts)))
-
-
-def _with_folders(names: list[str]) -> list[str]:
-    """The files and the folders that they are in, which end in a slash."""
-    folders = {name[: index + 1] for name in names for index, character in enumerate(name) if character == "/"}
-    return sorted([*names, *folders])
 
 
 def _joined(lines: list[str], total: int, more: str) -> str:

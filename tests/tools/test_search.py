@@ -171,6 +171,7 @@ async def test_nothing_found_and_wrong_patterns_are_said(root: Path, find):
         ("glob", {"pat": "../*"}, "relative to path"),
         ("glob", {"pat": "/etc/*"}, "relative to path"),
         ("glob", {"pat": "{a,b}" * 12}, "too many patterns"),
+        ("glob", {"pat": "**/[a"}, "no pattern"),
     ]:
         result = await find(name, **arguments)
         assert not result.ok
@@ -210,6 +211,10 @@ async def test_two_symlink_loops_do_not_matter(root: Path, find):
         ("{a,src/b}.py", "a.py src/b.py"),
         ("**/[cd].??", "src/deep/c.ts src/deep/d.py"),
         ("src/", "src/"),
+        ("**/{a,b}.py", "a.py src/b.py"),
+        ("**/*.p?", "a.py src/b.py src/deep/d.py"),
+        ("src/**", "src/b.py src/deep/c.ts src/deep/d.py"),
+        ("**/.*", ".hidden"),
     ],
 )
 async def test_glob_patterns(root: Path, find, pattern, expected):
@@ -217,11 +222,27 @@ async def test_glob_patterns(root: Path, find, pattern, expected):
     assert (await find("glob", pat=pattern)).output.split() == expected.split()
 
 
+async def test_a_named_kind_of_file_is_still_ignored_where_gitignore_says_so(root: Path, find):
+    plant(root, TREE)
+    assert (await find("glob", pat="**/*.py")).output == "src/app.py\nsrc/build/inner.py"
+    assert (await find("glob", pat="**/*.log")).output == "keep.log"
+
+
+async def test_binary_files_among_many_matches_are_neither_shown_nor_counted(root: Path, find):
+    plant(root, {f"f{n:03}": b"hit\0\n" * 50 if n % 4 == 0 else b"hit\n" * 50 for n in range(80)})
+    found = (await find("grep", pat="hit")).output.splitlines()
+    assert {line.split(":")[0] for line in found[:200]} == {"f001", "f002", "f003", "f005"}
+    plant(root, {f"f{n:03}": b"" for n in range(6, 80)})
+    assert (await find("grep", pat="hit")).output.splitlines() == found[:200]
+
+
 async def test_names_with_newlines_and_stray_bytes_break_nothing(root: Path, find):
     (root / "two\nlines").write_text("needle\n")
     (root / os.fsdecode(b"\xff.txt")).write_text("needle\n")
     assert (await find("grep", pat="needle")).output == "two\nlines:1:needle\n\ufffd.txt:1:needle"
     assert (await find("glob", pat="*.txt")).output == "\ufffd.txt"
+    assert (await find("glob", pat="**/*.txt")).output == "\ufffd.txt"
+    assert (await find("glob", pat="**/two*")).output == "two\nlines"
 
 
 async def test_a_catastrophic_pattern_is_stopped(root: Path, workspace: Workspace, monkeypatch):

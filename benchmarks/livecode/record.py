@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
@@ -15,7 +15,6 @@ from rich.progress import Progress, TimeElapsedColumn
 from continualcode.errors import ConfigError, MissingExtraError
 from livecode.settings import Settings
 
-Value: TypeAlias = int | float
 DIGITS = 6
 """Significant ones in the log."""
 
@@ -49,17 +48,15 @@ class Record:
     def say(self, text: str) -> None:
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def event(self, kind: str, step: int, values: Mapping[str, Value], seconds: float | None = None) -> None:
+    def event(self, kind: str, step: int, values: Mapping[str, float], seconds: float) -> None:
         """`seconds` are the only part of a line that is not the same in every run of the same settings."""
-        rounded = {key: _rounded(value) for key, value in values.items()}
-        timed = {} if seconds is None else {"seconds": round(seconds, 2)}
-        self._log.write(json.dumps({"event": kind, "step": step, **rounded, **timed}) + "\n")
+        told = {key: value if isinstance(value, int) else float(f"{value:.{DIGITS}g}") for key, value in values.items()}
+        told["seconds"] = round(seconds, 2)
+        self._log.write(json.dumps({"event": kind, "step": step, **told}) + "\n")
         self._log.flush()
         for tracker in self._trackers:
-            tracker.log({f"{kind}/{key}": value for key, value in {**rounded, **timed}.items()}, step=step)
-        self.say(
-            f"step {step} {kind}: " + ", ".join(f"{key} {value:.5g}" for key, value in {**rounded, **timed}.items())
-        )
+            tracker.log({f"{kind}/{key}": value for key, value in told.items()}, step=step)
+        self.say(f"step {step} {kind}: " + ", ".join(f"{key} {value:.5g}" for key, value in told.items()))
 
     def progress(self, share: float) -> None:
         self._bar.update(self._task, completed=share)
@@ -100,15 +97,13 @@ def _draw(axes: Any, events: Sequence[Mapping[str, Any]], key: str) -> None:
     axes.plot([step for step, _ in seen], [value for _, value in seen], marker="o", label=key)
 
 
-def _rounded(value: Value) -> Value:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
 def _tracker(name: str, project: str, settings: Settings) -> Any:
     """wandb's interface, which is trackio's as well."""
     try:
         tracker = importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"{name}_project is set, and {name} is not installed: pip install {name}") from error
-    tracker.init(project=project, name=settings.wandb_run_name or settings.log_path.name, config=settings.recorded())
+    tracker.init(
+        project=project, name=settings.wandb_run_name or settings.log_path.name, config=settings.model_dump(mode="json")
+    )
     return tracker

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator, model_validator
 
 from continualcode.config import EMBEDDED_MODEL, HOSTED_MODEL, default_backend
 from continualcode.errors import ConfigError
 from continualcode.sdpo import SDPOConfig
 
-MAY_CHANGE = frozenset({"base_url", "log_path", "epochs", "max_steps", "save_every", "sandbox_concurrency"})
-"""Settings that a run may be resumed with other values of, beside those of the trackers."""
-OF_SDPO = {field.name: field for field in dataclasses.fields(SDPOConfig)}
-SDPO_DEFAULTS: dict[str, object] = {"success_reward_threshold": 1.0}
-"""A program that passes a part of the tests is no solution to show."""
+MAY_CHANGE = frozenset(
+    {
+        "base_url",
+        "log_path",
+        "epochs",
+        "max_steps",
+        "save_every",
+        "sandbox_concurrency",
+        "wandb_project",
+        "wandb_run_name",
+        "trackio_project",
+    }
+)
+"""Settings that a run may be resumed with other values of."""
+OTHER_DEFAULTS = {"success_reward_threshold": 1.0}
+"""Than SDPOConfig's: a program that passes a part of the tests is no solution to show."""
 LEARNING_RATE = {"local": 3e-4, "tinker": 1e-5}
 """Of the embedded 135M model as for one correction; elsewhere ten times the paper's 1e-6, which is for all weights."""
-GRPO = {
-    "distillation_weight": 0.0,
-    "include_environment_feedback": False,
-    "success_reward_threshold": float("inf"),
-}
-"""No teacher is asked where there is nothing to show it."""
+_TYPES = get_type_hints(SDPOConfig)
+_OfSDPO: Any = create_model(
+    "_OfSDPO", **{f.name: (_TYPES[f.name], OTHER_DEFAULTS.get(f.name, f.default)) for f in fields(SDPOConfig)}
+)
 
 
-class Settings(BaseModel):
-    """The names are the original's where it has the setting; beside these all of SDPOConfig's can be given."""
+class Settings(_OfSDPO):
+    """The loop's, named as the original's where that has them, and all of SDPOConfig's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -79,51 +88,59 @@ class Settings(BaseModel):
     wandb_project: str | None = Field(None, description="report to Weights & Biases too")
     trackio_project: str | None = Field(None, description="report to trackio too")
     wandb_run_name: str | None = Field(None, description="of either; None: that of the folder")
-    sdpo: SDPOConfig = Field(default=SDPOConfig(), exclude=True)
+
+    @property
+    def sdpo(self) -> SDPOConfig:
+        """The trainer's, by `train_signal`. GRPO asks no teacher, because there is nothing to show one."""
+        given = {field.name: getattr(self, field.name) for field in fields(SDPOConfig)}
+        if self.train_signal == "grpo":
+            given |= {"distillation_weight": 0.0, "reward_weight": 1.0}
+            given |= {"include_environment_feedback": False, "success_reward_threshold": float("inf")}
+        return SDPOConfig(**given)
 
     @field_validator("*", mode="before")
     @classmethod
     def _read_none(cls, value: Any, info: ValidationInfo) -> Any:
         optional = NoneType in get_args(cls.model_fields[str(info.field_name)].annotation)
-        return _none(value) if optional else value
-
-    @field_validator("temperature")
-    @classmethod
-    def _only_the_policys_own(cls, value: float) -> float:
-        if value != 1:
-            raise ConfigError(
-                f"temperature={value}: training needs samples of the policy itself, drawn at temperature 1"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _agree(self) -> Settings:
-        if self.eval_every and self.eval_size and self.eval_split == self.split:
-            raise ConfigError(f"eval_split={self.split} is what is trained on; set eval_every=0 or another split")
-        if self.sdpo.rehearse:
-            raise ConfigError("rehearse is for corrections as they come; a resumed run would not know of them")
-        return self
+        return None if optional and isinstance(value, str) and value.lower() in ("none", "null") else value
 
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What depends on where the model runs, and SDPOConfig by `train_signal`."""
-        values = {key: value for key, value in given.items() if key not in OF_SDPO}
-        if values.get("backend", "auto") == "auto":
-            values["backend"] = default_backend(values.get("base_url"))
-        local = values["backend"] == "local"
-        values.setdefault("model_name", EMBEDDED_MODEL if local else HOSTED_MODEL)
-        if local and values["model_name"] == EMBEDDED_MODEL:
-            values = {"max_tokens": 96, "prompt": "plain", **values}
-        rate = {"learning_rate": LEARNING_RATE["local" if local else "tinker"]}
-        weights = _weights(values.get("train_signal", "pure_sdpo"), given)
-        values["sdpo"] = {**rate, **SDPO_DEFAULTS, **_given_of_sdpo(given), **weights}
-        return values
+        """What depends on where the model runs and on other settings."""
+        backend = given.get("backend", "auto")
+        backend = default_backend(given.get("base_url")) if backend == "auto" else backend
+        values = {"learning_rate": LEARNING_RATE.get(backend, 1e-5), "model_name": HOSTED_MODEL}
+        if backend == "local":
+            values["model_name"] = EMBEDDED_MODEL
+            if given.get("model_name", EMBEDDED_MODEL) == EMBEDDED_MODEL:
+                values |= {"max_tokens": 96, "prompt": "plain"}
+        if given.get("train_signal") == "hybrid":
+            values["reward_weight"] = 1.0
+        if str(given.get("distillation_topk")).lower() == "none" and "distillation_topk" in given:
+            values["alpha"] = 1.0
+        return {**values, **given, "backend": backend}
 
-    def recorded(self) -> dict[str, Any]:
-        """All settings in force as JSON values."""
-        sdpo = {key: repr(value) for key, value in dataclasses.asdict(self.sdpo).items()}
-        return {**self.model_dump(mode="json"), **sdpo}
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        weights = {"distillation_weight", "reward_weight"} & self.model_fields_set
+        problems = {
+            f"temperature={self.temperature}: training needs samples of the policy itself, drawn at temperature 1": (
+                self.temperature != 1
+            ),
+            f"{', '.join(sorted(weights))} is for train_signal=hybrid, and this is {self.train_signal}": (
+                weights and self.train_signal != "hybrid"
+            ),
+            f"eval_split={self.eval_split} is what is trained on; set eval_every=0 or another split": (
+                self.eval_every and self.eval_size and self.eval_split == self.split
+            ),
+            "rehearse is for corrections as they come; a resumed run would not know of them": self.rehearse,
+        }
+        for problem, found in problems.items():
+            if found:
+                raise ConfigError(problem)
+        _ = self.sdpo  # raises ConfigError where its values cannot work
+        return self
 
 
 def read_settings(words: Sequence[str]) -> Settings:
@@ -135,62 +152,28 @@ def read_settings(words: Sequence[str]) -> Settings:
             raise ConfigError(f"expected key=value, found {word!r}; {_known(key)}")
         if key in values:
             raise ConfigError(f"{key} is given twice: {values[key]!r} and {value!r}")
-        if key not in OF_SDPO and (key not in Settings.model_fields or key == "sdpo"):
+        if key not in Settings.model_fields:
             raise ConfigError(f"unknown setting {key!r}; {_known(key)}")
         values[key] = value
     try:
-        return Settings(**values)  # type: ignore[arg-type]
+        return Settings(**values)
     except ValidationError as error:
         raise ConfigError("\n".join(_fault(fault) for fault in error.errors(include_url=False))) from None
 
 
 def described() -> str:
-    """Every setting with its default, for --help."""
-    lines = [
-        f"  {name} = {field.default}" + (f"    {field.description}" if field.description else "")
-        for name, field in Settings.model_fields.items()
-        if name != "sdpo"
-    ]
-    rate = ", ".join(f"{rate} ({backend})" for backend, rate in LEARNING_RATE.items())
-    ours = {**SDPO_DEFAULTS, "learning_rate": rate}
-    sdpo = [f"  {name} = {ours.get(name, field.default)}" for name, field in OF_SDPO.items()]
-    return "\n".join([*lines, "and of the trainer (continualcode.sdpo.SDPOConfig says what they mean):", *sdpo])
-
-
-def _weights(signal: str, given: dict[str, Any]) -> dict[str, Any]:
-    own = {key for key in ("distillation_weight", "reward_weight") if key in given}
-    if own and signal != "hybrid":
-        raise ConfigError(f"{', '.join(sorted(own))} is for train_signal=hybrid, and this is {signal}")
-    match signal:
-        case "grpo":
-            return {**GRPO, "reward_weight": 1.0}
-        case "hybrid":
-            return {} if "reward_weight" in given else {"reward_weight": 1.0}
-    return {}
-
-
-def _given_of_sdpo(given: dict[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(SDPOConfig)
-    sdpo = {
-        key: _none(value) if NoneType in get_args(hints[key]) else value
-        for key, value in given.items()
-        if key in OF_SDPO
-    }
-    if sdpo.get("distillation_topk", 20) is None:
-        sdpo.setdefault("alpha", 1.0)
-    return sdpo
-
-
-def _none(value: Any) -> Any:
-    return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+    """Every setting with its default, for --help; what is not said here SDPOConfig says."""
+    known = {"learning_rate": ", ".join(f"{rate} ({backend})" for backend, rate in LEARNING_RATE.items())}
+    of_sdpo = {field.name for field in fields(SDPOConfig)}
+    rows = sorted(Settings.model_fields.items(), key=lambda item: item[0] in of_sdpo)
+    return "\n".join(f"  {name} = {known.get(name, f.default)}    {f.description or ''}".rstrip() for name, f in rows)
 
 
 def _fault(fault: Any) -> str:
-    key = next((str(part) for part in reversed(fault["loc"]) if str(part) in {*Settings.model_fields, *OF_SDPO}), "")
-    return f"{key}={fault['input']} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    return f"{fault['loc'][0]}={fault['input']} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _known(key: str) -> str:
-    names = [name for name in (*Settings.model_fields, *OF_SDPO) if name != "sdpo"]
-    near = get_close_matches(key.lstrip("-").replace("-", "_"), names, n=1, cutoff=0.5)
-    return (f"did you mean {near[0]}=...? " if near else "") + f"There are: {', '.join(sorted(names))}"
+    near = get_close_matches(key.lstrip("-").replace("-", "_"), Settings.model_fields, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]}=...? " if near else ""
+    return f"{meant}There are: {', '.join(sorted(Settings.model_fields))}"

@@ -35,14 +35,14 @@ class State(BaseModel):
 def resumed(folder: Path, settings: Settings) -> State:
     """The state that the folder's run was saved in last, or that of a new run; raises ConfigError where it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
-    file, saved, now = folder / "settings.json", folder / "state.json", settings.recorded()
+    file, saved, now = folder / "settings.json", folder / "state.json", settings.model_dump(mode="json")
     state = State()
     if saved.is_file():
         try:
             state, before = State.model_validate_json(saved.read_bytes()), json.loads(file.read_text("utf-8"))
         except (ValueError, OSError) as error:
             raise ConfigError(f"the run in {folder} cannot be read: {error}") from error
-        if differ := [key for key in now if now[key] != before.get(key) and not _may_change(key)]:
+        if differ := [key for key in now if now[key] != before.get(key) and key not in MAY_CHANGE]:
             found = ", ".join(f"{key}={before.get(key)} there and {now[key]} here" for key in sorted(differ))
             raise ConfigError(f"{folder} holds a run with other settings: {found}. Give another log_path, or remove it")
     write(file, json.dumps(now, indent=2))
@@ -76,7 +76,3 @@ def next_batch(state: State, ids: Sequence[str], settings: Settings) -> tuple[li
 def seed(*of: int) -> int:
     """A seed of its own for each tuple of numbers."""
     return int(np.random.SeedSequence(of).generate_state(1)[0])
-
-
-def _may_change(key: str) -> bool:
-    return key in MAY_CHANGE or key.startswith(("wandb_", "trackio_"))

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from continualcode.errors import ConfigError
+from continualcode.local import ServiceClient
 from continualcode.policy import Policy
 from continualcode.sdpo import SDPOTrainer
 from continualcode.testing import BytesRenderer, ScriptedBackend, ScriptedSampler
@@ -194,8 +195,8 @@ def test_a_tracker_gets_the_numbers_and_one_that_is_not_there_is_named(livecode,
     trackio.finish = lambda: got.append("finished")
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     with livecode("record").Record(settings_of([f"log_path={tmp_path}", "trackio_project=mine"])) as record:
-        record.event("eval", 3, {"pass@1": 1 / 3})
-    assert got == ["mine", (3, {"eval/pass@1": 0.333333}), "finished"]
+        record.event("eval", 3, {"pass@1": 1 / 3}, 0.5)
+    assert got == ["mine", (3, {"eval/pass@1": 0.333333, "eval/seconds": 0.5}), "finished"]
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="wandb_project is set, and wandb is not installed: pip install wandb"):
         livecode("record").Record(settings_of([f"log_path={tmp_path}", "wandb_project=mine"]))
@@ -205,8 +206,8 @@ def test_the_plot_is_drawn_from_the_log(livecode, settings_of, tmp_path):
     pytest.importorskip("matplotlib")
     with livecode("record").Record(settings_of([f"log_path={tmp_path}"])) as record:
         for step in range(3):
-            record.event("eval", step, {"pass@1": step / 9, "pass@4": step / 3})
-            record.event("batch", step, {"reward": 0.1})
+            record.event("eval", step, {"pass@1": step / 9, "pass@4": step / 3}, 1.0)
+            record.event("batch", step, {"reward": 0.1}, 1.0)
     assert livecode("record").plot(tmp_path).read_bytes().startswith(b"\x89PNG")
 
 
@@ -242,13 +243,14 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def command(tiny, folder):
+def command(tiny, folder, *more):
     words = (
         "backend=local prompt=plain epochs=2 batch_size=2 num_rollouts=2 min_sdpo_examples=3 max_tokens=12 lora_rank=2"
     )
     words += " save_every=2 eval_every=2 learning_rate=0.01 teacher_regularization=ema teacher_update_rate=0.3"
     paths = f"model_name={tiny} dataset={tiny / 'problems.jsonl'} log_path={folder}"
-    return [sys.executable, str(SCRIPT), *words.split(), *paths.split()]
+    given = dict(word.split("=", 1) for word in (*words.split(), *paths.split(), *more))
+    return [sys.executable, str(SCRIPT), *(f"{key}={value}" for key, value in given.items())]
 
 
 def lines(file):
@@ -283,3 +285,20 @@ def test_a_run_that_is_killed_again_and_again_has_the_log_of_one_that_never_was(
         assert without_seconds(killed) != expected
     subprocess.run(command(tiny, killed), env=env, check=True, capture_output=True, timeout=120)
     assert without_seconds(killed) == expected
+
+
+def test_a_run_on_a_server_goes_on_where_it_was_saved(tiny, tmp_path, wire_server):
+    with ServiceClient(state_dir=tmp_path / "server", device="cpu", dtype="float32") as service:
+        more = (
+            "backend=tinker",
+            f"base_url={wire_server(service).url}",
+            "save_every=1",
+            "teacher_regularization=frozen",
+        )
+        for steps in (1, 3):
+            words = command(tiny, tmp_path / "run", *more, f"max_steps={steps}")
+            done = subprocess.run(words, env=os.environ, capture_output=True, timeout=120)
+            assert done.returncode == 0, done.stderr.decode()
+    steps = [line for line in without_seconds(tmp_path / "run") if line["event"] == "step"]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    assert len({line["loss"] for line in steps}) == 3

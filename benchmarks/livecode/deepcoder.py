@@ -6,13 +6,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from continualcode.errors import ConfigError, MissingExtraError
+from livecode.problem import Case, Problem
 
-from .problem import Case, Problem
-
-Test: TypeAlias = Mapping[str, object]
+Test: TypeAlias = Mapping[str, Any]
 DATASET = "agentica-org/DeepCoder-Preview-Dataset"
 SPLITS = {"taco": ["train"], "primeintellect": ["train"], "codeforces": ["test"], "lcbv5": ["train", "test"]}
 """As published. A set has no problem in a split that it lacks."""
@@ -69,7 +68,7 @@ def _loaded(text: str, name: str) -> object:
         raise ConfigError(f"{name}: not JSON ({bad}): {text!r:.60}") from bad
 
 
-def _tests(found: object, name: str) -> list[Test]:
+def _tests(found: Any, name: str) -> list[Test]:
     """Any of the shapes as a flat list of {"input", "output", ...}. Inputs and outputs that do not pair up are no tests."""
     match found:
         case None:

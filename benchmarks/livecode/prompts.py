@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from continualcode.types import Conversation, Message
-
-from .problem import Problem
+from livecode.problem import Problem
 
 SYSTEM = (
     "You are an expert Python programmer. You will be given a question (problem specification) and will generate a "

@@ -18,10 +18,9 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from continualcode.errors import ConfigError
-
-from . import deepcoder
-from .deepcoder import parse_deepcoder
-from .problem import Case, Problem
+from livecode import deepcoder
+from livecode.deepcoder import parse_deepcoder
+from livecode.problem import Case, Problem
 
 __all__ = ["load", "parse_deepcoder", "parse_livecodebench"]
 

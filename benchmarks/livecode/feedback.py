@@ -9,7 +9,7 @@ import builtins
 from collections import Counter
 from collections.abc import Sequence
 
-from livecode.grader import Grade, Verdict
+from livecode.grader import Grade, Verdict, shortened
 from livecode.problem import Case, Problem
 
 SHOWN_CASES, SHOWN_CHARACTERS = 3, 1000
@@ -45,11 +45,11 @@ def code_of(reply: str) -> str | None:
 
 
 def _of_public(case: Case, verdict: Verdict) -> str:
-    told = [_KINDS[verdict.status].capitalize() + ".", f"Input:\n{_short(case.input)}"]
+    told = [_KINDS[verdict.status].capitalize() + ".", f"Input:\n{_shown(case.input)}"]
     if verdict.status == "wrong":
-        told += [f"Expected:\n{_short(case.output)}", f"Got:\n{_short(verdict.got) or '(nothing)'}"]
+        told += [f"Expected:\n{_shown(case.output)}", f"Got:\n{_shown(verdict.got) or '(nothing)'}"]
     elif verdict.detail:
-        told.append(_short(verdict.detail))
+        told.append(_shown(verdict.detail))
     return "\n".join(told)
 
 
@@ -68,6 +68,5 @@ def _kind(verdict: Verdict) -> str:
     return f"{_KINDS[verdict.status]} ({name})" if verdict.status == "error" and known else _KINDS[verdict.status]
 
 
-def _short(text: str) -> str:
-    text, half = text.strip("\n"), SHOWN_CHARACTERS // 2
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:half]}\n[...]\n{text[-half:]}"
+def _shown(text: str) -> str:
+    return shortened(text.strip("\n"), SHOWN_CHARACTERS)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from continualcode.errors import ConfigError
 from continualcode.tools.sandbox import Sandbox, find_sandbox, half_of_memory
@@ -28,34 +28,30 @@ from continualcode.tools.workspace import Workspace
 from livecode.problem import Case, Problem
 
 Status: TypeAlias = Literal["passed", "wrong", "error", "timeout", "memory", "output", "not run"]
-_FAILURES: tuple[Status, ...] = ("error", "timeout", "memory", "output")
-
 _JUDGE = Path(__file__).with_name("judge.py").read_text(encoding="utf-8")
 _PYTHON = os.path.realpath(sys.executable)
 _PACKAGES = sysconfig.get_path("purelib")
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/nix", "/gnu", "/etc/ld.so.cache", "/etc/localtime")
-_START_SECONDS, _GRACE_SECONDS, _END_SECONDS = 60.0, 30.0, 8.0
+_DEVICES = ("/dev/null", "/dev/urandom")
+_CLOCK, _GRACE_SECONDS, _END_SECONDS = 4, 30.0, 8.0
 _SHOWN = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a solution may use for one case, but for `total_seconds` and `timeouts`."""
+    """Of a case: `seconds` of processor time, and four times that by the clock; bytes of address space; bytes printed,
+    and of each file; files in a folder that is empty at first; processes, where there is no sandbox to bar them.
+
+    After `total_seconds`, or so many `timeouts`, further cases of the solution are not run.
+    """
 
     seconds: float = 6.0
-    """Of processor time; by the clock twice that."""
     total_seconds: float = 120.0
-    """After these no further case is begun."""
     timeouts: int = 3
-    """Nor after so many cases that ran out of time."""
     memory: int = 2 * 2**30
-    """Bytes of address space."""
     output: int = 8 * 2**20
-    """Bytes printed, and of each file."""
     files: int = 64
-    """In a folder that is empty at the beginning."""
     processes: int = 32
-    """Where there is no sandbox; in one, none can be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +138,7 @@ class Grader:
                 return judge
             await judge.end()
         judge = _Judge(self.sandbox, self.limits)
-        try:
-            await judge.start()
-        except BaseException:
-            await judge.end()
-            raise
+        await judge.start()
         return judge
 
 
@@ -156,14 +148,16 @@ class _Judge:
     def __init__(self, sandbox: Sandbox, limits: Limits) -> None:
         self.healthy = False
         self._limits, self._kind = limits, sandbox.kind
+        self._writer: asyncio.StreamWriter | None = None
         self._around = Path(tempfile.mkdtemp(prefix="grader-")).resolve()
         folder, temporary = self._around / "folder", self._around / "tmp"
         folder.mkdir()
         temporary.mkdir()
         self._channel, channel = socket.socketpair()
         settings: dict[str, object] = {"channel": channel.fileno(), "folder": str(folder), "packages": _PACKAGES}
-        settings["readable"] = [*_SYSTEM, sys.base_prefix, _PACKAGES] if sandbox.kind != "none" else None
+        settings["readable"] = [*_SYSTEM, *_DEVICES, sys.base_prefix, _PACKAGES] if sandbox.kind != "none" else None
         settings |= {name: getattr(limits, name) for name in ("seconds", "memory", "output", "files")}
+        settings["clock"] = _CLOCK * limits.seconds
         command = [_PYTHON, "-I", "-S", "-X", "utf8", "-W", "ignore", "-c", _JUDGE, json.dumps(settings)]
         threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
         with channel, (self._around / "said").open("wb") as said, (self._around / "report").open("wb") as report:
@@ -183,14 +177,17 @@ class _Judge:
         return self._process.poll() is None
 
     async def start(self) -> None:
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=2**30)
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                await self._reply()
-        except (OSError, EOFError) as error:  # a TimeoutError is one
-            await asyncio.sleep(0.1)
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=self._channel, limit=2**30)
+            await self._reply()
+        except (OSError, EOFError) as error:
             said = (self._around / "said").read_text(errors="replace").strip()
             raise ConfigError(f"solutions cannot be run in {self._kind}: {said or error}") from error
+        else:
+            self.healthy = True
+        finally:
+            if not self.healthy:
+                await self.end()
 
     async def grade(self, problem: Problem, code: str, cases: Sequence[Case]) -> tuple[Verdict, ...]:
         self.healthy = False
@@ -217,14 +214,15 @@ class _Judge:
             timeouts += verdicts[-1].status == "timeout"
         self.healthy = (await self._ask(None))["status"] == "over"
 
-    async def _ask(self, request: dict[str, str | None] | str | None) -> dict[str, str]:
-        async with asyncio.timeout(2 * self._limits.seconds + _GRACE_SECONDS):
-            self._writer.write(json.dumps(request).encode() + b"\n")
-            await self._writer.drain()
-            return await self._reply()
+    async def _ask(self, request: object) -> dict[str, str]:
+        assert self._writer
+        self._writer.write(json.dumps(request).encode() + b"\n")
+        await self._writer.drain()
+        return await self._reply()
 
     async def _reply(self) -> dict[str, str]:
-        line = await self._reader.readline()
+        async with asyncio.timeout(_CLOCK * self._limits.seconds + _GRACE_SECONDS):
+            line = await self._reader.readline()
         if not line:
             raise EOFError("it does not answer")
         reply: dict[str, str] = json.loads(line)
@@ -234,7 +232,8 @@ class _Judge:
         """Ends all that runs in the sandbox and removes its folder; the limit that had ended it before, or ""."""
         assert self._process.stdin
         self._process.stdin.close()  # its lifeline
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
         return await asyncio.to_thread(self._over)
 
     def _over(self) -> str:
@@ -249,10 +248,9 @@ class _Judge:
 
 def _verdict(problem: Problem, case: Case, reply: dict[str, str]) -> Verdict:
     got = reply["got"]
-    for status in _FAILURES:
-        if reply["status"] == status:
-            return Verdict(status, _short(got), reply["detail"])
-    return Verdict("passed" if same(problem, case, got) else "wrong", _short(got))
+    if reply["status"] != "done":
+        return Verdict(cast("Status", reply["status"]), got, reply["detail"])
+    return Verdict("passed" if same(problem, case, got) else "wrong", shortened(got, _SHOWN))
 
 
 def same(problem: Problem, case: Case, got: str) -> bool:
@@ -288,8 +286,6 @@ def _same_value(got: str, expected: str) -> bool:
         return False
 
 
-def _short(text: str) -> str:
-    half = _SHOWN // 2
-    return (
-        text if len(text) <= _SHOWN else f"{text[:half]}\n[... {len(text) - _SHOWN:,} characters ...]\n{text[-half:]}"
-    )
+def shortened(text: str, most: int) -> str:
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}\n[...]\n{text[-half:]}"

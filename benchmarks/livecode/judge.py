@@ -41,21 +41,12 @@ _RECURSION, _STACK = 50_000, 96 * 2**20
 
 _SET_DUMPABLE, _SET_SECCOMP, _SET_SUBREAPER, _SET_NO_NEW_PRIVS = 4, 22, 36, 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_WRITE_FILE, _READ_FILE, _READ_FOLDER = 1 << 1, 1 << 2, 1 << 3
+_READ_FILE, _READ_FOLDER = 1 << 2, 1 << 3
 _X86_64, _CLONE, _CLONE3, _CLONE_THREAD, _PRLIMIT = 0xC000003E, 56, 435, 1 << 16, 302
 _REFUSED = (
     *(57, 58, 59, 322, 272, 308),  # fork, vfork, execve, execveat, unshare, setns
     *(62, 200, 234, 129, 297, 424, 434, 438),  # kill and its kin, pidfds
-    *(
-        101,
-        310,
-        311,
-        440,
-        298,
-        321,
-        323,
-        425,
-    ),  # ptrace, process_vm_*, process_madvise, perf, bpf, userfaultfd, io_uring
+    *(101, 310, 311, 440, 298, 321, 323, 425),  # ptrace, process_vm_*, process_madvise, perf, bpf, userfaultfd, uring
     *(141, 142, 144, 203, 251, 256, 279, 314),  # priority, scheduling, affinity and pages of other processes
     *(41, 248, 249, 250, 303, 304),  # socket, keys, file handles
     *(29, 64, 68, 240, 319, 447),  # shmget, semget, msgget, mq_open, memfds: they outlive a run, or hold more memory
@@ -67,16 +58,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class Judge:
     """Settings: `channel`, a socket; `folder`; `packages`, to import from; `readable`, the paths that a run may read,
-    None where nothing confines it; and the grader's limits of a case: `seconds`, `memory`, `output`, `files`."""
+    None where nothing confines it; and the grader's limits: `seconds`, `clock`, `memory`, `output`, `files`."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
-        self._names: dict[str, Any] = {}
+        self._module = types.ModuleType("solution")
         self._requests, self._replies = (os.fdopen(settings["channel"], mode, closefd=False) for mode in ("rb", "wb"))
         _prctl(_SET_DUMPABLE, 0)  # what it starts may not trace it
         sys.path.append(settings["packages"])
         vars(builtins).update(exit=sys.exit, quit=sys.exit)
-        exec(IMPORTS, self._names)
+        exec(IMPORTS, self._module.__dict__)
+        sys.setrecursionlimit(_RECURSION)
         self._lock = _lockdown(settings["readable"], settings["folder"])
 
     def serve(self) -> None:
@@ -92,7 +84,7 @@ class Judge:
     def _judge(self, code: str, function: str | None) -> int:
         """One solution, to the end of its inputs; 0 when nothing is left of it."""
         _prctl(_SET_SUBREAPER, 1)
-        program, detail = None, ""
+        detail = ""
         try:
             program = compile(code, NAME, "exec", dont_inherit=True)
         except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
@@ -104,48 +96,50 @@ class Judge:
                 __import__("numpy")
         while (text := json.loads(self._requests.readline())) is not None:
             reply = self._run(text.encode("utf-8", "replace"), program, function)
-            alone = _alone()
-            if alone:
-                for entry in os.scandir(self._settings["folder"]):
-                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-            self._send(**reply)
-            if not alone:
+            with suppress(ChildProcessError):  # as there should be none
+                os.waitpid(-1, os.WNOHANG)
                 return 1
+            for entry in os.scandir(self._settings["folder"]):
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+            self._send(**reply)
         return 0
 
-    def _run(self, text: bytes, program: types.CodeType | None, function: str | None) -> dict[str, str]:
+    def _run(self, text: bytes, program: types.CodeType, function: str | None) -> dict[str, str]:
         """What became of one run, and what it printed or returned."""
         files = given, said, told = [os.memfd_create(NAME) for _ in range(3)]
         for start in range(0, len(text), 2**20):
             os.write(given, text[start : start + 2**20])
         os.lseek(given, 0, os.SEEK_SET)
-        child = _fork(self._become, files, lambda: _solve(program, function, self._names, text))
-        status, detail = self._watch(child)
+        child = _fork(self._become, files, lambda: _solve(program, function, self._module, text))
+        status, detail = self._watched(child)
         for kill in (os.kill, os.killpg):
             with suppress(ProcessLookupError):  # it may not have a group yet
                 kill(child, signal.SIGKILL)
         code, most = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), self._settings["output"]
+        full = max(os.fstat(said).st_size, os.fstat(told).st_size) >= most
         printed, report = (os.pread(file, most, 0).decode("utf-8", "replace") for file in (said, told))
-        if status == "done" and max(os.fstat(said).st_size, os.fstat(told).st_size) >= most:
+        for file in files:
+            os.close(file)
+        if status == "done" and full:
             status, detail = "output", f"more than {most:,} bytes of output"
         elif status == "done" and code == _MEMORY:
             status, detail = "memory", f"MemoryError: more than {self._settings['memory'] / 2**20:,.0f} MiB of memory"
         elif status == "done" and code != 0:
-            status, detail = "error", report if code == _FAILED else f"ended with {_name(code)}"
-        for file in files:
-            os.close(file)
-        return {"status": status, "detail": detail, "got": report if function and status == "done" else printed}
+            name = f"exit status {code}" if code > 0 else signal.Signals(-code).name
+            status, detail = "error", report if code == _FAILED else f"ended with {name}"
+        got = printed[:_SHOWN] if status != "done" else printed if function is None else report
+        return {"status": status, "detail": detail, "got": got}
 
-    def _watch(self, child: int) -> tuple[str, str]:
-        """Waits for the end of a run, or for a limit, which it names."""
-        seconds, files, folder = (self._settings[name] for name in ("seconds", "files", "folder"))
-        until, ended = time.monotonic() + 2 * seconds, os.pidfd_open(child)
+    def _watched(self, child: int) -> tuple[str, str]:
+        """Waits until a run is "done", or at a limit, which it names."""
+        seconds, clock, folder = (self._settings[name] for name in ("seconds", "clock", "folder"))
+        until, ended, files = time.monotonic() + clock, os.pidfd_open(child), self._settings["files"]
         try:
-            while not _readable(ended, _TICK):
+            while not select.select([ended], [], [], _TICK)[0]:
                 if time.clock_gettime((~child << 3) | 2) > seconds:  # the clock of that process
                     return "timeout", f"more than {seconds:g} seconds of processor time"
                 if time.monotonic() > until:
-                    return "timeout", f"more than {2 * seconds:g} seconds"
+                    return "timeout", f"more than {clock:g} seconds"
                 if sum(len(folders) + len(names) for _, folders, names in os.walk(folder)) > files:
                     return "output", f"more than {files} files"
             return "done", ""
@@ -172,10 +166,9 @@ class Judge:
         self._replies.flush()
 
 
-def _solve(program: types.CodeType, function: str | None, names: dict[str, Any], text: bytes) -> bytes | None:
+def _solve(program: types.CodeType, function: str | None, module: types.ModuleType, text: bytes) -> bytes | None:
     """Runs the program; or calls its function, and gives what that returns as JSON."""
-    module = types.ModuleType("__main__" if function is None else "solution")
-    module.__dict__.update(names, __name__=module.__name__, stdin=sys.stdin, stdout=sys.stdout)
+    module.__dict__.update(__name__="solution" if function else "__main__", stdin=sys.stdin, stdout=sys.stdout)
     sys.modules[module.__name__] = module
     exec(program, module.__dict__)
     if function is None:
@@ -196,16 +189,15 @@ def _plain(value: object) -> object:
 
 def _interpreted(solve: Callable[[], bytes | None]) -> int:
     """Does as the interpreter does with a program, to an exit status."""
-    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", closefd=False)
-    stdout = sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    stdout = sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.argv = [NAME]
-    sys.setrecursionlimit(_RECURSION)
     broken: list[BaseException | None] = []
     threading.excepthook = lambda args: broken.append(args.exc_value)
     try:
         with suppress(SystemExit):
             os.write(_REPORT, solve() or b"")
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, stdout):
             with suppress(AttributeError, ValueError):  # replaced by something else, or closed
@@ -230,19 +222,20 @@ def _described(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, frames)).strip()[-_SHOWN:]
 
 
-def _lockdown(readable: list[str] | None, folder: str) -> Callable[[], None]:
+def _lockdown(readable: list[str] | None, folder: str) -> Callable[[], int]:
     """What confines the process that calls it beyond its sandbox: no processes, sockets or files but those it needs."""
     if readable is None:
-        return lambda: None
+        return lambda: 0
     ruleset, instructions = _ruleset(readable, folder), _filter()
 
-    def lock() -> None:
+    def lock() -> int:
         _prctl(_SET_NO_NEW_PRIVS, 1)
         _checked(_libc.syscall(_RESTRICT_SELF, ruleset, 0))
         buffer = ctypes.create_string_buffer(instructions)
         _prctl(_SET_SECCOMP, 2, struct.pack("HP", len(instructions) // 8, ctypes.addressof(buffer)))
+        return 0
 
-    if os.waitpid(_fork(lambda: lock() or 0), 0)[1] != 0:
+    if os.waitpid(_fork(lock), 0)[1] != 0:
         raise SystemExit("this kernel does not let a process give up system calls (seccomp)")
     return lock
 
@@ -270,13 +263,8 @@ def _ruleset(readable: list[str], folder: str) -> int:
     handled = (1 << (13 if abi < 2 else 14 if abi < 3 else 15)) - 1
     attributes = struct.pack("QQQ", handled, 0, 0b11)[: 24 if abi >= 6 else 8]
     ruleset = _checked(_libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0))
-    rules = [(path, _READ_FILE | (_READ_FOLDER if os.path.isdir(path) else 0)) for path in readable]
-    for path, access in [
-        *rules,
-        (folder, handled),
-        (os.devnull, _READ_FILE | _WRITE_FILE),
-        ("/dev/urandom", _READ_FILE),
-    ]:
+    read = {path: _READ_FILE | (_READ_FOLDER if os.path.isdir(path) else 0) for path in readable}
+    for path, access in {**read, folder: handled}.items():
         with suppress(FileNotFoundError):
             file = os.open(path, os.O_PATH | os.O_CLOEXEC)
             _checked(_libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", access, file), 0))
@@ -294,25 +282,6 @@ def _fork(work: Callable[..., int], *arguments: object, **named: object) -> int:
         finally:
             leave(code)
     return child
-
-
-def _alone() -> bool:
-    """Whether this process has no child."""
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return True
-    return False
-
-
-def _name(code: int) -> str:
-    return f"exit status {code}" if code > 0 else signal.Signals(-code).name
-
-
-def _readable(file: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(file, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
 
 
 def _prctl(option: int, value: int, pointer: bytes | None = None) -> None:

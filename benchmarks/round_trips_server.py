@@ -213,8 +213,8 @@ def _inputs(datum: types.Datum) -> tuple[Ints, Floats, Ints]:
     factors = (
         inputs["weights"] if "weights" in inputs else inputs["advantages"]
     )  # at the sampled logprobs the ratio is 1
-    targets_NK = np.asarray(inputs["target_tokens"].data, np.int64).reshape(length, -1)
-    return targets_NK, np.asarray(factors.data).reshape(length, -1), (np.arange(length) + 1)[:, None] % ROWS
+    targets_NK = inputs["target_tokens"].to_numpy().reshape(length, -1)
+    return targets_NK, factors.to_numpy().reshape(length, -1), (np.arange(length) + 1)[:, None] % ROWS
 
 
 def log_softmax(logits: Floats) -> Floats:

@@ -66,15 +66,7 @@ def top_rows(rows: Sequence[Sequence[tuple[int, float]] | None], k: int, what: s
 def target_request(prompt: int, ids_TK: Ints) -> types.TensorData:
     """ids_TK as `target_prompt_logprobs` [prompt + T - 1, K] in CSR: row i speaks of position i + 1, and only the
     completion's rows name anything."""
-    length, width = ids_TK.shape
-    starts = np.concatenate([np.zeros(prompt - 1, np.int64), np.arange(length + 1) * width])
-    return types.TensorData(
-        data=ids_TK.ravel(),
-        dtype="int64",
-        shape=[prompt + length - 1, width],
-        sparse_crow_indices=starts.tolist(),
-        sparse_col_indices=np.tile(np.arange(width), length).tolist(),
-    )
+    return _csr(prompt - 1, ids_TK)
 
 
 def target_answer(answer: types.TensorData, prompt: int, ids_TK: Ints) -> Floats:
@@ -91,11 +83,15 @@ def target_answer(answer: types.TensorData, prompt: int, ids_TK: Ints) -> Floats
     return checked(flat.reshape(ids_TK.shape), ids_TK.shape, what)
 
 
-def datum(example: Example, scale: float = 1.0) -> types.Datum:
+def datum(example: Example, scale: float = 1.0, *, sparse: bool = False) -> types.Datum:
     """The example, shifted: row i of the targets is what position i of the input should predict. [N, K], or [N] for
-    K = 1; the prompt's own tokens, at weight 0, fill the rows before the completion."""
+    K = 1; the prompt's own tokens, at weight 0, fill the rows before the completion. `sparse`: those rows are left out
+    of [N, K], in CSR, which is what the SDK itself makes of such tensors; most of the bytes of a long prompt."""
     tokens = list(example.prompt + example.tokens)
     before, width = len(example.prompt) - 1, example.ids_TK.shape[1]
+    if sparse and width > 1:
+        tensors = {"target_tokens": _csr(before, example.ids_TK), "weights": _csr(before, example.weights_TK * scale)}
+        return types.Datum(model_input=types.ModelInput.from_ints(tokens[:-1]), loss_fn_inputs=tensors)
     targets_NK = np.empty((len(tokens) - 1, width), np.int64)
     weights_NK = np.zeros(targets_NK.shape, np.float32)
     targets_NK[:before] = np.array(tokens[1 : before + 1], np.int64)[:, None]
@@ -120,6 +116,19 @@ def datum_logprobs(output: types.TensorData, example: Example) -> Floats:
     if values.size != rows * width:
         raise AlignmentError(f"{what}: {values.size} values for {rows} positions of {width} targets")
     return checked(values.reshape(rows, width)[len(example.prompt) - 1 :], example.ids_TK.shape, what)
+
+
+def _csr(before: int, values_TK: Ints | Floats) -> types.TensorData:
+    """[before + T, K] in which the first rows name nothing."""
+    (length, width), whole = values_TK.shape, values_TK.dtype.kind == "i"
+    starts = np.concatenate([np.zeros(before, np.int64), np.arange(length + 1) * width])
+    return types.TensorData(
+        data=values_TK.ravel().astype(np.int64 if whole else np.float32),
+        dtype="int64" if whole else "float32",
+        shape=[before + length, width],
+        sparse_crow_indices=starts.tolist(),
+        sparse_col_indices=np.tile(np.arange(width), length).tolist(),
+    )
 
 
 def apart(one_T: Floats, other_T: Floats) -> float:

@@ -18,16 +18,18 @@ PROMPT: Tokens = (1, 2, 3, 4)
 Divisor: TypeAlias = Literal["sum", "positions", "weighted positions", "weights", "unknown"]
 
 
-def example(width: int) -> Example:
-    """PROMPT with weights that tell every way of dividing a loss from every other: 0, 1, 4 (and twice that)."""
-    ids_TK = np.array([[token + k for k in range(width)] for token in PROMPT[1:]])
-    weights_TK = np.array([[0.0], [1.0], [4.0]]) * (1.0 + np.arange(width))
-    return Example(PROMPT[:1], PROMPT[1:], ids_TK, weights_TK)
+def example(width: int, prompt: int = 1) -> Example:
+    """PROMPT with weights that tell every way of dividing a loss from every other: 0, 1, 4 (and twice that), of which a
+    longer `prompt` leaves out the first."""
+    tokens, weights_T = PROMPT[prompt:], np.array([0.0, 1.0, 4.0])[prompt - 1 :]
+    ids_TK = np.array([[token + k for k in range(width)] for token in tokens])
+    return Example(PROMPT[:prompt], tokens, ids_TK, weights_T[:, None] * (1.0 + np.arange(width)))
 
 
-async def forward(training: Any, line: Line, width: int) -> tuple[Floats, Mapping[str, float]]:
-    probed = example(width)
-    output = await line.ask(training.forward, [alignment.datum(probed)], "cross_entropy")
+async def forward(training: Any, line: Line, width: int, sparse: bool = False) -> tuple[Floats, Mapping[str, float]]:
+    """Of `sparse` targets the first row is empty."""
+    probed = example(width, prompt=2 if sparse else 1)
+    output = await line.ask(training.forward, [alignment.datum(probed, sparse=sparse)], "cross_entropy")
     (fields,) = output.loss_fn_outputs
     if "logprobs" not in fields:
         raise AlignmentError("a forward pass gives no logprobs")
@@ -55,7 +57,8 @@ def reckoning(single: Forward, double: Forward, truth_T: Floats, notes: list[str
     if double is None:
         return divisor, False
     logprobs_TK, metrics = double
-    if not np.allclose(logprobs_TK[:, 0], single[0][:, 0], atol=NOISE) or _divisor(logprobs_TK, metrics, 2) != divisor:
+    same = np.allclose(logprobs_TK[:, 0], single[0][-len(logprobs_TK) :, 0], atol=NOISE)
+    if not same or _divisor(logprobs_TK, metrics, 2) != divisor:
         notes.append("[T, K] targets: the service mangles them to [T]; not used")
         return divisor, False
     return divisor, True
@@ -70,7 +73,7 @@ _ANNOUNCED: Mapping[Divisor, str] = {
 
 
 def _divisor(logprobs_TK: Floats, metrics: Mapping[str, float], width: int) -> Divisor:
-    weights_TK = example(width).weights_TK
+    weights_TK = example(width, prompt=len(PROMPT) - len(logprobs_TK)).weights_TK
     reported = [value for key, value in metrics.items() if key.split(":")[0] == "loss"]
     summed = -float((weights_TK * logprobs_TK).sum())
     if not reported or summed == 0:

@@ -32,7 +32,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found. `divisor` says what the service divides the weighted sum of a cross-entropy by."""
+    """What was found. `divisor` says what the service divides the weighted sum of a cross-entropy by, `sparse` that it
+    takes [T, K] targets without the prompt's rows."""
 
     capabilities: Capabilities
     last_n: bool
@@ -40,6 +41,7 @@ class Probe:
     sampled: Completion
     rescored_T: Floats
     """the sampled completion's logprobs, by the weights it was sampled from"""
+    sparse: bool = False
     frozen_known: bool = False
 
     def scale(self, example: Example) -> float:
@@ -93,7 +95,8 @@ class _Notes:
 async def probe(client: Any, training: Any, line: Line, context_length: int | None) -> Probe:
     """Asks a sampling client of fresh weights and the training client it came from.
 
-    Two round trips: everything about PROMPT in one request where the service takes it so, else question by question.
+    Two round trips: everything about PROMPT in one request where the service takes it so, else question by question;
+    a third where it takes no sparse targets.
     """
     sampler = TinkerSampler(client, line=line)
     began = time.perf_counter()
@@ -101,11 +104,15 @@ async def probe(client: Any, training: Any, line: Line, context_length: int | No
     try:
         truth_T = await sampler.logprobs(PROMPT[:1], PROMPT[1:])
         notes = _Notes(within=10 + 10 * (time.perf_counter() - began))
+        sparse = line.url is not None  # in this process there are no bytes to save
+        unsaid = _Notes(notes.within)
         (completion, rescored_T, last_n, top, chosen), single, double = await asyncio.gather(
             _sampling(client, line, at_once, truth_T, notes),
             notes.attempt("forward", forward(training, line, 1)),
-            notes.attempt("[T, K] targets", forward(training, line, 2)),
+            (unsaid if sparse else notes).attempt("[T, K] targets", forward(training, line, 2, sparse)),
         )
+        if sparse and not reckoning(single, double, truth_T, unsaid.lines)[1]:
+            sparse, double = False, await notes.attempt("[T, K] targets", forward(training, line, 2))
     finally:
         at_once.cancel()
     divisor, paired = reckoning(single, double, truth_T, notes.lines)
@@ -118,7 +125,7 @@ async def probe(client: Any, training: Any, line: Line, context_length: int | No
         context_length=context_length,
         notes=tuple(notes.lines),
     )
-    return Probe(capabilities, last_n, divisor, completion, rescored_T)
+    return Probe(capabilities, last_n, divisor, completion, rescored_T, sparse)
 
 
 @dataclass(frozen=True, slots=True)

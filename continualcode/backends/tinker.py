@@ -146,7 +146,7 @@ class TinkerBackend:
         if newest is not None and self._capabilities.candidate_logprobs:
             asked = (newest.candidate_logprobs(each.prompt, each.tokens, each.ids_TK) for each in examples)
             return list(await asyncio.gather(*asked))
-        data = [alignment.datum(example) for example in examples]
+        data = [alignment.datum(example, sparse=self._found.sparse) for example in examples]
         async with self._one_step:
             output = await self.line.ask(self._training.forward, data, "cross_entropy")
         return _logprobs(output.loss_fn_outputs, examples)
@@ -187,8 +187,8 @@ class TinkerBackend:
         if not all(np.isfinite(example.weights_TK).all() for example in examples):
             raise BackendError("a weight is not finite; nothing was trained on")
         if self._found.divisor == "sum":
-            return [[alignment.datum(example) for example in examples]]
-        return [[alignment.datum(example, self._found.scale(example))] for example in examples]
+            return [[alignment.datum(example, sparse=self._found.sparse) for example in examples]]
+        return [[alignment.datum(each, self._found.scale(each), sparse=self._found.sparse)] for each in examples]
 
     async def _submit(
         self, calls: list[list[types.Datum]], examples: Sequence[Example], learning_rate: float, refresh: bool

@@ -16,6 +16,7 @@ SHIFTED, NO_LEADING_NONE, SHORT, NOT_A_NUMBER = "shifted", "no leading None", "o
 NO_CANDIDATES, NO_TARGETS, NO_LAST_N, MANGLED = "no candidates", "no targets", "last_n ignored", "[N, K] mangled to [N]"
 MEAN_LOSS, WEIGHTED_MEAN_LOSS, LIVE_SAMPLERS = "mean loss", "loss over weights", "samplers follow"
 SILENT_LOSS, OUT_OF_STEP, TRAINER_SHIFTED = "no loss reported", "gradient fails", "trainer shifted"
+NO_SPARSE = "targets in CSR refused"
 TARGETS_SHIFTED, TRANSPOSED = "chosen tokens a row off", "[N, K] answered in another order"
 
 
@@ -72,6 +73,8 @@ class BigramService:
         self.saved = {}
         self.log = []
         self.gate = None
+        self.sparse = False
+        """Whether the newest targets came in CSR."""
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def close(self):
@@ -157,6 +160,9 @@ class BigramTraining:
         gradient = np.zeros_like(self.gradient)
         for datum in data:
             inputs = np.array(datum.model_input.to_ints())
+            self.service.sparse = datum.loss_fn_inputs["target_tokens"].sparse_crow_indices is not None
+            if self.service.sparse and NO_SPARSE in self.service.quirks:
+                raise ValueError("no such tensor")
             targets, weights = (dense(datum.loss_fn_inputs[name]) for name in ("target_tokens", "weights"))
             if MANGLED in self.service.quirks and targets.ndim == 2:
                 targets, weights = targets.ravel()[: len(inputs)], weights.ravel()[: len(inputs)]

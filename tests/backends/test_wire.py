@@ -61,6 +61,18 @@ async def test_a_step_over_http_makes_the_weights_it_makes_in_process(connected)
     np.testing.assert_allclose((await remote.forward([EXAMPLE]))[0], (await local.forward([EXAMPLE]))[0], atol=1e-4)
 
 
+async def test_a_prompt_has_no_targets_on_the_wire_where_the_server_takes_that(bigram, connected):
+    made = []
+    for quirks in ([], [bigram.NO_SPARSE]):
+        backend, _, service = await connected(quirks=quirks)
+        assert backend.capabilities.weighted_candidates
+        assert backend.capabilities.notes == ()
+        await backend.train_step([EXAMPLE], learning_rate=0.1)
+        made.append(await backend.sampler.logprobs(PROMPT, TOKENS))
+        assert service.sparse == (not quirks)
+    np.testing.assert_array_equal(*made)
+
+
 async def test_a_step_is_submitted_whole_before_its_first_half_is_done(connected):
     backend, server, _ = await connected()
     server.seen.clear()

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
-from continualcode.approval.copies import Copy, Tree
+from continualcode.approval.copies import Copy
 from continualcode.errors import WorkspaceError
 from continualcode.events import Tried
 from continualcode.protocols import Tool
 from continualcode.tools import READ_ONLY, ToolRegistry, Workspace, bash_tool, file_tools
 from continualcode.tools.sandbox import Sandbox, find_sandbox
+from continualcode.tools.tree import Tree
 from continualcode.types import Approve, Deny, ToolCall, ToolResult, Turn
 
 KEPT_RESULTS = 64
@@ -156,7 +157,7 @@ class Trials(Generic[Found]):
         self._sandbox = where.sandbox or find_sandbox()
         self._bench = Bench(self._copy, where.time_limit, self._sandbox)
         self._before: Tree | None = None
-        self._found_good = ""
+        self._found_good: tuple[str, str] | None = None
         self._results: dict[tuple[str, str], Found] = {}
         self._untold: deque[Tried] = deque(maxlen=KEPT_RESULTS)
         self._turn = asyncio.Lock()
@@ -192,7 +193,7 @@ class Trials(Generic[Found]):
 
     async def _before_call(self, call: ToolCall) -> Tried | None:
         """Makes the call in the copy; None when it cannot be made there, fails, or changes nothing of interest."""
-        begun, self._found_good = self._begin(), ""
+        begun, self._found_good = self._begin(), None
         if call.name in READ_ONLY:
             return None
         before = await asyncio.to_thread(self._copy.of_source)
@@ -206,7 +207,7 @@ class Trials(Generic[Found]):
         found = await self._compare(before, after)
         await asyncio.to_thread(self._copy.put, before)
         if found is not None and found.reason is None:
-            self._found_good = listed.digest
+            self._found_good = before.digest, listed.digest
         return self._told(found, begun, "before")
 
     async def _after_call(self) -> Tried | None:
@@ -216,7 +217,7 @@ class Trials(Generic[Found]):
             return None
         begun, before, self._before = self._begin(), self._before, None
         after = await asyncio.to_thread(self._copy.of_source)
-        if after.digest in (before.digest, self._found_good):
+        if before.digest == after.digest or self._found_good == (before.digest, after.digest):
             return None
         await asyncio.to_thread(self._copy.put, after)
         found = await self._compare(before, after)
@@ -237,8 +238,8 @@ class Trials(Generic[Found]):
 
     async def _compare(self, before: Tree, after: Tree) -> Tried | None:
         """What is worse in `after`, which the copy holds, than in `before`; only what repeats counts. Without cost."""
-        changed = before.changed(after)
-        then, now = (self._check.command([path for path in changed if path in tree.files]) for tree in (before, after))
+        changed = before.changes_to(after)
+        then, now = (self._check.command(filter(tree.has_file, changed)) for tree in (before, after))
         if not now:
             return None
         known = (after.digest, now) in self._results

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -104,9 +104,12 @@ def in_repository(folder: str) -> bool:
     return os.path.lexists(os.path.join(folder, ".git")) or (parent != folder and in_repository(parent))
 
 
-def walk(folder: str, ignores: Ignores) -> Iterator[str]:
-    """Every file below that is neither ignored nor in .git nor behind a symlink, in no order."""
-    ignores = ignores.inside(folder)
+def walk(folder: str, ignores: Ignores | None, without: Container[str] = ()) -> Iterator[os.DirEntry[str]]:
+    """All below that is neither ignored nor in .git nor in a folder `without` nor behind a symlink, in no order.
+
+    `ignores` is in force around the folder; None ignores nothing.
+    """
+    inside = ignores.inside(folder) if ignores is not None else None
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
@@ -114,14 +117,13 @@ def walk(folder: str, ignores: Ignores) -> Iterator[str]:
         return
     for entry in found:
         is_folder = entry.is_dir(follow_symlinks=False)
-        if entry.name == ".git" or not (is_folder or entry.is_file(follow_symlinks=False)):
+        if entry.name == ".git" or (is_folder and entry.name in without):
             continue
-        if ignores.cover(entry.path, is_folder=is_folder):
+        if inside is not None and inside.cover(entry.path, is_folder=is_folder):
             continue
+        yield entry
         if is_folder:
-            yield from walk(entry.path, ignores)
-        else:
-            yield entry.path
+            yield from walk(entry.path, inside, without)
 
 
 def matches(path: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
@@ -176,7 +178,8 @@ def translate(glob: str) -> str:
 def main(mode: str, start: str, scope: str, pattern: str = "") -> None:
     start = os.path.abspath(start)
     ignores = Ignores.above(start) if scope == "inherit" else Ignores(False)
-    files = [start] if os.path.isfile(start) else walk(start, ignores)
+    below = (entry.path for entry in walk(start, ignores) if entry.is_file(follow_symlinks=False))
+    files = [start] if os.path.isfile(start) else below
     try:
         compiled = re.compile(pattern) if mode == "grep" else None
     except re.error as error:

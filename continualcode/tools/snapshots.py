@@ -120,7 +120,7 @@ class Snapshots:
         self._set(change, f"to {to}")
         reached = _OTHER[to]
         try:
-            put_back(self._root, pairs, self._store)
+            put_back(self._root, pairs, self._store.write)
             reached = to
         except OSError as error:
             raise WorkspaceError(f"{change.call} could not be taken back as a whole: {error}") from error
@@ -191,7 +191,7 @@ class Snapshots:
         opened = _Open(number, call, _tree_of(tree), lock)
         begun = opened.tree.changes_to(self._take())
         if all(before is None and _is_scaffold(name, after) for name, (before, after) in begun.items()):
-            put_back(self._root, begun, self._store)
+            put_back(self._root, begun, self._store.write)
         self._close(opened, interrupted=True)
         return True
 

@@ -10,9 +10,10 @@ import secrets
 import sqlite3
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -37,28 +38,48 @@ class Entry:
     stamp: str = field(default="", compare=False)
     """Of a file: as long as this stays, so does the content."""
 
+    @property
+    def kind(self) -> int:
+        return stat.S_IFMT(self.mode)
+
 
 Entries = Mapping[str, Entry]
 Changes = Mapping[str, tuple[Entry | None, Entry | None]]
 """What each path was before and is after; None: nothing. The paths are sorted, folders before what is in them."""
 
 
-@dataclass(frozen=True, slots=True)
+Write = Callable[[str, Entry, Path], None]
+"""Makes a new file at the path, with the content that the entry of this name has."""
+
+
+@dataclass(frozen=True)
 class Tree:
     """Everything in a folder by path relative to it, less what is left out with all below it."""
 
     entries: Entries
     left_out: frozenset[str] = frozenset()
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the files and links: the same for the same."""
+        whole = blake2b(digest_size=16)
+        for path, entry in sorted(self.entries.items()):
+            if entry.kind != stat.S_IFDIR:
+                whole.update(b"%s\0%o\0%s\0" % (os.fsencode(path), entry.mode, os.fsencode(entry.content)))
+        return whole.hexdigest()
+
+    def has_file(self, path: str) -> bool:
+        return path in self.entries and self.entries[path].kind != stat.S_IFDIR
+
     def changes_to(self, after: Tree) -> Changes:
         """What differs, as far as both cover it."""
         left_out = self.left_out | after.left_out
+
+        def is_covered(path: str) -> bool:
+            return not left_out or left_out.isdisjoint((path, *map(str, PurePosixPath(path).parents)))
+
         pairs = {path: (self.entries.get(path), after.entries.get(path)) for path in (*self.entries, *after.entries)}
-        return {
-            path: pairs[path]
-            for path in sorted(pairs)
-            if pairs[path][0] != pairs[path][1] and left_out.isdisjoint((path, *map(str, PurePosixPath(path).parents)))
-        }
+        return {path: pairs[path] for path in sorted(pairs) if pairs[path][0] != pairs[path][1] and is_covered(path)}
 
 
 class Store:
@@ -99,17 +120,20 @@ class Store:
         self._connection.commit()
 
     def add(self, data: bytes) -> str:
-        digest = _digest(data)
+        digest = digest_of(data)
         self.execute("insert or ignore into contents values (?, ?)", digest, data)
         return digest
 
     def get(self, digest: str) -> bytes:
         """Raises OSError for a content that is missing or damaged."""
         row = self.execute("select data from contents where digest = ?", digest).fetchone()
-        if row is None or _digest(row[0]) != digest:
+        if row is None or digest_of(row[0]) != digest:
             raise OSError(f"{self._path} is damaged")
         data: bytes = row[0]
         return data
+
+    def write(self, name: str, entry: Entry, path: Path) -> None:
+        path.write_bytes(self.get(entry.content))
 
     def keep(self, digests: Collection[str]) -> None:
         """Removes all others."""
@@ -130,7 +154,7 @@ def take(root: Path, known: Entries, store: Store, *, without: Collection[Path])
             if stat.S_ISREG(info.st_mode) and (info.st_size > MOST_BYTES or total > MOST_BYTES_TOGETHER):
                 walk.left_out.add(path)
             else:
-                entries[name] = _entry(path, info, known.get(name), store, started)
+                entries[name] = entry_of(path, info, known.get(name), store.add, started)
         except FileNotFoundError:
             continue
         except OSError:  # not ours to read
@@ -138,7 +162,7 @@ def take(root: Path, known: Entries, store: Store, *, without: Collection[Path])
     return Tree(entries, frozenset(path[len(str(root)) + 1 :] for path in walk.left_out))
 
 
-def put_back(root: Path, changes: Changes, store: Store) -> None:
+def put_back(root: Path, changes: Changes, write: Write) -> None:
     """Makes every path what its pair says it was before.
 
     Raises WorkspaceError, and has touched nothing, when there is something else than what the pair says.
@@ -153,7 +177,7 @@ def put_back(root: Path, changes: Changes, store: Store) -> None:
             _remove(root / path, present)
     for path, before in todo.items():
         if before is not None:
-            _place(root, path, before, store)
+            _place(root, path, before, write)
     for path, before in reversed(todo.items()):  # last, because nothing can be put into a read-only folder
         if before is not None and stat.S_ISDIR(before.mode):
             (root / path).chmod(stat.S_IMODE(before.mode))
@@ -203,14 +227,16 @@ class _Walk:
                     yield entry.path, info
 
 
-def _entry(path: str, info: os.stat_result, known: Entry | None, store: Store, started: int) -> Entry:
+def entry_of(path: str, info: os.stat_result, known: Entry | None, keep: Callable[[bytes], str], started: int) -> Entry:
+    """What is at the path, looked at since `started` (ns): the entry known if it has not changed. `keep` takes what
+    was read, and returns its digest."""
     if not stat.S_ISREG(info.st_mode):
         return _bare(path, info)
     stamp = f"{info.st_size} {info.st_ino} {info.st_mtime_ns} {info.st_ctime_ns}"
     if known is not None and known.stamp == stamp and known.mode == info.st_mode:
         return known
     with open(path, "rb") as file:
-        content = store.add(file.read())
+        content = keep(file.read())
     return Entry(info.st_mode, content, stamp if info.st_ctime_ns < started - _RACY else "")
 
 
@@ -224,7 +250,7 @@ def _look(root: Path, name: str) -> Entry | None:
     if _is_detour(root, name) or not os.path.lexists(path):
         return None
     info = path.lstat()
-    return Entry(info.st_mode, _digest(path.read_bytes())) if stat.S_ISREG(info.st_mode) else _bare(path, info)
+    return Entry(info.st_mode, digest_of(path.read_bytes())) if stat.S_ISREG(info.st_mode) else _bare(path, info)
 
 
 def _remove(path: Path, present: Entry) -> None:
@@ -235,7 +261,7 @@ def _remove(path: Path, present: Entry) -> None:
         path.rmdir()
 
 
-def _place(root: Path, name: str, wanted: Entry, store: Store) -> None:
+def _place(root: Path, name: str, wanted: Entry, write: Write) -> None:
     if _is_detour(root, name):
         raise WorkspaceError(f"the way to {name} leads through a symlink now; it was not taken back")
     path = root / name
@@ -248,7 +274,7 @@ def _place(root: Path, name: str, wanted: Entry, store: Store) -> None:
         if stat.S_ISLNK(wanted.mode):
             beside.symlink_to(wanted.content)
         else:
-            beside.write_bytes(store.get(wanted.content))
+            write(name, wanted, beside)
             beside.chmod(stat.S_IMODE(wanted.mode))
         beside.replace(path)
     except BaseException:
@@ -260,5 +286,5 @@ def _is_detour(root: Path, name: str) -> bool:
     return any((root / folder).is_symlink() for folder in PurePosixPath(name).parents[:-1])
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()

@@ -87,7 +87,8 @@ def test_only_what_changed_is_written_again_and_gets_a_later_time(source):
     (source / "src" / "a.py").write_text("A")
     copy.put(copy.of_source())
     after = {name: (copy.root / name).stat() for name in found(copy.root)}
-    assert {name for name in after if after[name] != before[name]} == {"src/a.py"}
+    assert {name for name in after if after[name].st_ino != before[name].st_ino} == {"src/a.py"}
+    assert {name for name in after if after[name].st_mtime != before[name].st_mtime} == {"src/a.py"}
     assert int(after["src/a.py"].st_mtime) > int(before["src/a.py"].st_mtime)
 
 
@@ -110,7 +111,7 @@ def test_any_earlier_tree_can_be_put_back_when_the_workspace_has_gone_on(source)
     (copy.root / "new.py").write_text("tried")
     (copy.root / "src" / "deep" / "b.py").unlink()
     tried = copy.of_copy()
-    assert first.changed(tried) == ("new.py", "src/a.py", "src/deep/b.py")
+    assert tuple(first.changes_to(tried)) == ("new.py", "src/a.py", "src/deep/b.py")
     (source / "src" / "a.py").write_text("done")
     copy.put(copy.of_source())
     for tree, expected in ((first, "a"), (tried, "tried"), (copy.of_source(), "done"), (first, "a")):
@@ -158,7 +159,9 @@ def test_whatever_a_program_does_in_the_copy_is_undone_and_done_again(source, se
         for tree in chance.sample(trees, k=2):
             copy.put(tree)
             assert copy.of_copy() == tree
-            assert {path for path in found(copy.root) if "__pycache__" not in path} == set(tree.files)
+            assert {path for path in found(copy.root) if "__pycache__" not in path} == set(
+                filter(tree.has_file, tree.entries)
+            )
     assert {path: (source / path).read_bytes() for path in found(source)} == before
 
 
@@ -200,5 +203,17 @@ def test_a_git_that_lies_in_the_workspace_is_not_run(tmp_path, monkeypatch):
     planted.write_text(f"#!/bin/sh\ntouch {marker}\n")
     planted.chmod(0o755)
     monkeypatch.setenv("PATH", str(planted.parent), prepend=":")
-    assert set(Copy(workspace).of_source().files) == {"a.py", "bin/git"}
+    assert set(Copy(workspace).of_source().entries) - {"bin"} == {"a.py", "bin/git"}
     assert not marker.exists()
+
+
+def test_what_the_workspace_would_not_list_is_told_apart(source):
+    copy = copied(source)
+    before = copy.of_copy()
+    for name, text in {"src/new.py": "n", "more.log": "x", ".cache/x": "x", ".cache/.gitignore": "*\n"}.items():
+        (copy.root / name).parent.mkdir(exist_ok=True)
+        (copy.root / name).write_text(text)
+    after = copy.of_copy()
+    assert before.changes_to(after).keys() == {"src/new.py", "more.log", ".cache", ".cache/x", ".cache/.gitignore"}
+    (source / "src" / "new.py").write_text("n")
+    assert copy.listed(after, before).digest == copy.of_source().digest

@@ -163,7 +163,9 @@ async def test_what_one_run_leaves_behind_is_gone_in_the_next(project):
 
 async def test_what_changes_nothing_or_cannot_be_tried_is_left_to_the_next_gate(project):
     runner = TestRunner(project, "false", approve=True)
+    (project / ".gitignore").write_text("*.log\n")
     for call in (
+        write("ignored.log", "x"),
         ToolCall("read", {"path": "calc.py"}),
         ToolCall("deploy", {}),
         edit("x", old="not there"),
@@ -335,6 +337,7 @@ async def test_without_room_for_a_copy_the_call_does_not_run_and_the_model_hears
     generating = Generating(project, "b + a")
     generating.agent.gates = (ApproveAll(),)  # or the gate would say so first
     shutil.rmtree(tmp_path / "room")
+    (tmp_path / "room").write_text("a file where a folder was")
     (returned,) = [event for event in await generating.run() if isinstance(event, ToolReturned)]
     assert returned.result.output.startswith("not run: the workspace cannot be copied: ")
     assert "b + a" not in (project / "calc.py").read_text()

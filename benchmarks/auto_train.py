@@ -78,7 +78,7 @@ async def train(settings: Settings) -> State:
         record.say(f"{grader.note}\n{len(run.problems)} problems, {len(run.held_out)} held out, {left_out} too long")
         state = await run.train(state)
         record.progress(1.0)
-    print(f"log, state and plot are in {settings.log_path}, the weights in {state.checkpoint}")
+    print(f"log and plot: {settings.log_path}; weights: {state.checkpoint or 'none, no step was taken'}")
     _plot(settings.log_path)
     return state
 
@@ -92,7 +92,7 @@ class Fixed:
 
 @asynccontextmanager
 async def _connected(settings: Settings, state: State) -> AsyncIterator[Model]:
-    """The weights that the run began with are the backend's first ones, resumed or not: some teachers are made of them."""
+    """The backend's first weights are the run's, resumed or not: some teachers are made of them."""
     service = await asyncio.to_thread(_service, settings)
     try:
         name = _model(settings, settings.model_name)

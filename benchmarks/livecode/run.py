@@ -1,4 +1,4 @@
-"""SDPO on programming problems with nobody in the loop. Knows no service and no data set: it is handed a model and problems.
+"""SDPO on programming problems with nobody in the loop. Knows no service and no data set: it is handed both.
 
 Answers are sampled and run; what a failure says and what a sibling did right is what the same model, shown it, teaches.
 """
@@ -45,8 +45,8 @@ class Model:
 
 
 class Weights:
-    """Keeps weights, with optimiser state and the exact EMA teacher's where that is the teacher. Those in the folder `own`
-    are removed once newer ones are safe; a service has rules of its own."""
+    """Keeps weights, with optimiser state, and the exact EMA teacher's where there is one. Those in the folder `own` are
+    removed once newer ones are safe; a service has rules of its own."""
 
     def __init__(self, backend: Backend, teacher: Teacher, own: Path) -> None:
         self._backend, self._teacher, self._own = backend, teacher, own
@@ -85,7 +85,7 @@ class Run:
         return Batched(self.trainer, self.settings.min_sdpo_examples)
 
     async def train(self, state: State) -> State:
-        """Until the problems or `max_steps` are used up. Raises what the backend raises; `state.json` is then of the last save."""
+        """Until the problems or `max_steps` are used up. Raises what the backend raises, with the last save intact."""
         if state == State():
             await self._evaluate(0)
         saved = state
@@ -161,8 +161,8 @@ class Run:
 
 
 def fitting(problems: Sequence[Problem], ask: Ask, model: Model, max_tokens: int) -> list[Problem]:
-    """Those that the model has room for: question, a solution to show, and the answer that is scored. Raises ConfigError
-    where that is none of them."""
+    """Those that the model has room for: question, a solution to show, and the answer that is scored. ConfigError where
+    that is none of them."""
     if not problems or (length := model.backend.capabilities.context_length) is None:
         return list(problems)
     room = length - 2 * max_tokens - TOLD
@@ -173,7 +173,7 @@ def fitting(problems: Sequence[Problem], ask: Ask, model: Model, max_tokens: int
 
 
 def _counts(groups: Sequence[Sequence[Rollout]]) -> dict[str, int | float]:
-    """`mixed`: problems with right and wrong answers; `cut`: answers that were too long; `length`: their mean tokens."""
+    """`mixed`: problems with right and wrong answers; `cut`: answers that were too long; `length`: mean tokens."""
     rollouts = [rollout for group in groups for rollout in group]
     lengths = [len(rollout.turn.completion.tokens) for rollout in rollouts]
     return {

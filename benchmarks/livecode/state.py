@@ -33,7 +33,7 @@ class State(BaseModel):
 
 
 def resumed(folder: Path, settings: Settings) -> State:
-    """The state that the folder's run was saved in last, or that of a new run; raises ConfigError where it is another's."""
+    """The state that the folder's run was saved in last, or a new run's. Raises ConfigError where it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     file, saved, now = folder / "settings.json", folder / "state.json", settings.model_dump(mode="json")
     state = State()

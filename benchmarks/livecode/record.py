@@ -21,7 +21,7 @@ DIGITS = 6
 
 class Record:
     """Where events go: to log.jsonl, cut at `log_bytes` when a run is resumed; to wandb and trackio where a project is
-    named; above a progress bar. Use it as a context. Raises ConfigError for a log too short, a tracker not installed."""
+    named; above a progress bar. Use it as a context. Raises ConfigError for a log too short, a tracker not there."""
 
     def __init__(self, settings: Settings, log_bytes: int = 0) -> None:
         self.file = settings.log_path / "log.jsonl"

@@ -74,7 +74,7 @@ class Rollout:
 
 
 async def attempt(asked: Conversation, policy: Policy, critic: Critic, count: int) -> Sequence[Rollout]:
-    """`count` answers to a problem as it is `asked`, each judged at once, while other problems are still being answered."""
+    """`count` answers to a problem as it is `asked`, each judged at once, while others are still being answered."""
     turns = await policy.propose_many(asked, count)
     reasons = await asyncio.gather(*(critic.critique(turn, ToolResult(answer(turn))) for turn in turns))
     return [Rollout(turn, reason) for turn, reason in zip(turns, reasons, strict=True)]

@@ -45,7 +45,7 @@ class Model:
 
 
 class Weights:
-    """Keeps weights, with optimiser state, and the exact EMA teacher's where there is one. Those in the folder `own` are
+    """Keeps weights, with optimiser state, and the exact EMA teacher's where there is one. Those below `own` are
     removed once newer ones are safe; a service has rules of its own."""
 
     def __init__(self, backend: Backend, teacher: Teacher, own: Path) -> None:

@@ -1,4 +1,4 @@
-"""benchmarks/auto_train.py: its settings, what its model is shown, and a killed run that goes on as if it had not been."""
+"""benchmarks/auto_train.py: its settings, what a model is shown, a killed run that goes on as if it had not been."""
 
 import dataclasses
 import itertools

@@ -8,6 +8,7 @@ on a number whose place is in doubt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -54,7 +55,7 @@ def top_rows(rows: Sequence[Sequence[tuple[int, float]] | None], k: int, what: s
     """ids and logprobs [T, K], most likely first, from T rows of pairs. K is at most k: the shortest row's length."""
     if not rows:
         return np.zeros((0, k), np.int64), np.zeros((0, k))
-    ranked = [sorted(row or (), key=lambda pair: -pair[1])[:k] for row in rows]
+    ranked = [sorted(row or (), key=itemgetter(1), reverse=True)[:k] for row in rows]
     width = min(len(row) for row in ranked)
     if width == 0:
         raise AlignmentError(f"{what}: position {[len(row) for row in ranked].index(0)} of {len(rows)} came empty")

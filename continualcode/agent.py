@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
-from continualcode.decision import Decision, decide, trials
+from continualcode.decision import Decision, announce, criticise, decide, problem_of, trials
 from continualcode.errors import BackendUnavailableError, ContinualCodeError, WorkspaceError
 from continualcode.events import (
     Asked,
@@ -26,7 +26,7 @@ from continualcode.events import (
     Tried,
 )
 from continualcode.lessons import Lessons
-from continualcode.protocols import ApprovalGate, Critic, EarlyLearner, Examiner, Learner, Proposer, Rehearser
+from continualcode.protocols import ApprovalGate, Critic, EarlyLearner, Learner, Proposer, Rehearser
 from continualcode.tools import READ_ONLY, ToolRegistry
 from continualcode.tools.snapshots import Change, Snapshots
 from continualcode.types import (
@@ -117,7 +117,7 @@ class Agent:
         for _ in range(self.limits.turns):
             yield Thinking()
             turn = await self._proposal()
-            problem = self._problem_of(turn)
+            problem = problem_of(turn.reply, self.tools.check)
             if problem is not None:
                 malformed += 1
                 self._say(Message("assistant", turn.reply.raw), Message("user", problem))
@@ -169,9 +169,8 @@ class Agent:
             return None
         if (then := self._conversations.get(change.id)) is not None:
             self._conversations[change.id], self.conversation = self.conversation, then
-        messages = len(self.conversation.messages)
-        restored = Restored(what, change.call, change.said, messages, change.left_out, change.interrupted)
-        self._narrate(restored)
+        count = len(self.conversation.messages)
+        self._narrate(restored := Restored(what, change.call, change.said, count, change.left_out, change.interrupted))
         return restored
 
     async def _act(self, turn: Turn, call: ToolCall) -> AsyncIterator[Event]:
@@ -199,7 +198,7 @@ class Agent:
                 result = await self._run_tool(turn, call)
                 yield ToolReturned(call, result)
                 if isinstance(verdict, Approve):
-                    reason = await self._criticism(turn, result)
+                    reason = await criticise(self.critics, turn, result)
                     for tried in trials(self.critics):
                         yield tried
                     if reason is not None:
@@ -218,8 +217,7 @@ class Agent:
         ran, before = replace(turn.reply.message, calls=(call,)), self.conversation
         snapshots = self.snapshots if call.name not in READ_ONLY else None
         try:
-            for examiner in (critic for critic in self.critics if isinstance(critic, Examiner)):
-                await examiner.about_to_run(call)
+            await announce(self.critics, call)
             if snapshots is not None:
                 self._conversations[await asyncio.to_thread(snapshots.begin, call)] = before
             result = await self.tools.call(call)
@@ -232,12 +230,6 @@ class Agent:
         if snapshots is not None:
             await asyncio.to_thread(snapshots.finish)
         return result
-
-    async def _criticism(self, turn: Turn, result: ToolResult) -> str | None:
-        for critic in self.critics:
-            if (reason := await critic.critique(turn, result)) is not None:
-                return reason
-        return None
 
     def _approved(self, turn: Turn, gate: int) -> None:
         """A call that was right as it was proposed, and worked."""
@@ -291,15 +283,6 @@ class Agent:
         """Waits for a training step that a cancelled run left going."""
         if self._step is not None and not self._step.done():
             await asyncio.wait({self._step})
-
-    def _problem_of(self, turn: Turn) -> str | None:
-        """What keeps this reply from being one valid call or an answer, said to the model."""
-        reply = turn.reply
-        if reply.problem is not None:
-            return reply.problem
-        if len(reply.calls) > 1:
-            return f"You made {len(reply.calls)} calls. Make exactly one call in a reply."
-        return self.tools.check(reply.calls[0]) if reply.calls else None
 
     def _narrate(self, event: Event) -> None:
         for observer in self.observers:

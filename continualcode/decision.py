@@ -1,4 +1,4 @@
-"""Which gate decides on a call, and what. Knows nothing of what a decision leads to."""
+"""What replies are calls, which gate decides on a call, and what critics say of it. Knows nothing of what that leads to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from continualcode.events import Tried
-from continualcode.protocols import ApprovalGate, Examiner
-from continualcode.types import Approve, Deny, Edit, ToolCall, Turn, Verdict
+from continualcode.protocols import ApprovalGate, Critic, Examiner
+from continualcode.types import Approve, Deny, Edit, Reply, ToolCall, ToolResult, Turn, Verdict
 
 Check = Callable[[ToolCall], str | None]
 """What is wrong with a call, or None."""
@@ -46,6 +46,30 @@ async def decide(
             yield Decision(call, verdict, index, name)
             return
     yield Decision(call, Deny("no gate approved it", teach=False), len(gates))
+
+
+def problem_of(reply: Reply, check: Check) -> str | None:
+    """What keeps this reply from being one valid call or an answer, said to the model."""
+    if reply.problem is not None:
+        return reply.problem
+    if len(reply.calls) > 1:
+        return f"You made {len(reply.calls)} calls. Make exactly one call in a reply."
+    return check(reply.calls[0]) if reply.calls else None
+
+
+async def announce(critics: Sequence[Critic], call: ToolCall) -> None:
+    """Lets the Examiners see how things are before an approved call runs. Raises WorkspaceError when one cannot."""
+    for critic in critics:
+        if isinstance(critic, Examiner):
+            await critic.about_to_run(call)
+
+
+async def criticise(critics: Sequence[Critic], turn: Turn, result: ToolResult) -> str | None:
+    """The first reason that a critic has."""
+    for critic in critics:
+        if (reason := await critic.critique(turn, result)) is not None:
+            return reason
+    return None
 
 
 def trials(parts: Iterable[object]) -> list[Tried]:

@@ -48,7 +48,7 @@ from continualcode.journal import Journal
 from continualcode.plugins import load_plugins
 from continualcode.renderers import make_renderer
 
-EXPONENT, PER_ITEM = 1.15, 1.5
+EXPONENT, PER_ITEM, REPEATED = 1.15, 1.5, 5
 PACKAGE = Path(continualcode.__file__).parent
 SOURCE = [path.read_text() for path in sorted(PACKAGE.rglob("*.py"))]
 DENIED = ToolCall("bash", {"cmd": "sed -i 's/a - b/a + b/' calc.py && python -m pytest -q tests/test_calc.py"})
@@ -211,7 +211,7 @@ async def point(loads: Loads, size: int, instant: Instant) -> tuple[Point, Mappi
         tracemalloc.stop()
     async with world(instant) as place:
         work, more = await loads(place, size)
-        while len(found) < 5 and sum(wall for _, wall, _ in found) < 8:
+        while len(found) < REPEATED and sum(wall for _, wall, _ in found) < 8:
             gc.collect()
             before = time.process_time(), time.perf_counter(), place.written
             await work()

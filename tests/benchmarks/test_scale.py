@@ -10,7 +10,9 @@ import pytest
 def scale():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        yield importlib.import_module("scale")
+        module = importlib.import_module("scale")
+        patch.setattr(module, "REPEATED", 1)
+        yield module
 
 
 @pytest.fixture(scope="module")

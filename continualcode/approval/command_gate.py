@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from continualcode.approval.trial import Bench, Ran, Trials, Where, head, tail
+from continualcode.approval.bench import Bench, Ran
+from continualcode.approval.trial import Trials, Where, head, tail
 from continualcode.errors import ConfigError
 from continualcode.tools import Workspace
 from continualcode.tools.sandbox import Sandbox

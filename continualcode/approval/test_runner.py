@@ -12,7 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from continualcode.approval import unittest_report
-from continualcode.approval.trial import Bench, Ran, Trials, Where, head, tail
+from continualcode.approval.bench import Bench, Ran
+from continualcode.approval.trial import Trials, Where, head, tail
 from continualcode.errors import ConfigError
 from continualcode.tools import Workspace
 from continualcode.tools.sandbox import Sandbox

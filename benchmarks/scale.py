@@ -26,9 +26,9 @@ import tempfile
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from rich.console import Console
 from scale_model import MODEL, Service, make_tokenizer
 
 import continualcode
-from continualcode import Approve, Config, Deny, Message, ToolCall, Turn, hookimpl
+from continualcode import Approve, Config, Deny, Message, ToolCall, hookimpl
+from continualcode.approval import Callback
 from continualcode.assembly import Additions, Assembly, build
 from continualcode.backends import TinkerBackend
 from continualcode.frontends.terminal.narrate import Narrator
@@ -49,6 +50,7 @@ from continualcode.plugins import load_plugins
 from continualcode.renderers import make_renderer
 
 EXPONENT, PER_ITEM, REPEATED = 1.15, 1.5, 5
+FILES = "/dev/shm" if Path("/dev/shm").is_dir() else None
 PACKAGE = Path(continualcode.__file__).parent
 SOURCE = [path.read_text() for path in sorted(PACKAGE.rglob("*.py"))]
 DENIED = ToolCall("bash", {"cmd": "sed -i 's/a - b/a + b/' calc.py && python -m pytest -q tests/test_calc.py"})
@@ -58,11 +60,7 @@ APPROVED = [
 ]
 
 
-class Gate:
-    """Denies bash, and approves the rest."""
-
-    async def review(self, turn: Turn, call: ToolCall) -> Approve | Deny:
-        return Deny("use edit or write, not sed, so that I see the change") if call.name == "bash" else Approve()
+GATE = Callback(lambda turn, call: Deny("use write, so that I see it") if call.name == "bash" else Approve())
 
 
 class Instant:
@@ -100,14 +98,13 @@ class Session:
         self._screen.truncate()
 
 
-@dataclass
-class World:
+class World(AsyncExitStack):
     """The sessions on one service; each has a workspace and a journal of its own, all share the state folder."""
 
-    folder: Path
-    instant: Instant
-    stack: AsyncExitStack
-    journals: list[Path] = field(default_factory=list)
+    def __init__(self, instant: Instant) -> None:
+        super().__init__()
+        self.instant, self.journals = instant, list[Path]()
+        self._folder = Path(self.enter_context(tempfile.TemporaryDirectory(dir=FILES)))
 
     @property
     def written(self) -> int:
@@ -116,27 +113,19 @@ class World:
 
     async def session(self) -> Session:
         """A new one, with what is only ever done once behind it."""
-        work, journal = (self.folder / f"{kind}{len(self.journals)}" for kind in ("work", "journal"))
+        work, journal = (self._folder / f"{kind}{len(self.journals)}" for kind in ("work", "journal"))
         work.mkdir()
         self.journals.append(journal)
-        state = self.folder / "state"
+        state = self._folder / "state"
         config = Config(workspace=work, state_dir=state, backend="instant", model_name=MODEL, rehearse=2)
         manager = load_plugins(self.instant, Journal(journal), entry_points=False)
-        made = Session(await self.stack.enter_async_context(await build(config, manager, Additions(gates=[Gate()]))))
+        made = Session(await self.enter_async_context(await build(config, manager, Additions(gates=[GATE]))))
         await made.correct()
         made.agent.clear()
         return made
 
 
-@asynccontextmanager
-async def world(instant: Instant) -> AsyncIterator[World]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if sys.platform == "linux" else None) as folder:
-        async with AsyncExitStack() as stack:
-            yield World(Path(folder), instant, stack)
-
-
-Work = Callable[[], Awaitable[object]]
-Load = tuple[Work, Work]
+Load = tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[object]]]
 """What is measured, and a part of the same for the profiler, in the state that it has left."""
 
 
@@ -149,10 +138,9 @@ async def agents(world: World, size: int) -> Load:
 async def tokens(world: World, size: int) -> Load:
     """A correction behind a conversation of so many tokens: the package's source, read ten lines at a time."""
     session = await world.session()
-    lines, said, read = "\n".join(SOURCE).split("\n"), [], 0
-    for start in range(0, len(lines), 10):
-        text = "\n".join(lines[start : start + 10])
-        call = ToolCall("read", {"path": "source.py", "offset": start + 1, "limit": 10})
+    lines, said, read = "\n".join(SOURCE).split("\n"), list[Message](), 0
+    for text in ("\n".join(lines[start : start + 10]) for start in range(0, len(lines), 10)):
+        call = ToolCall("read", {"path": "source.py", "offset": len(said) * 5 + 1, "limit": 10})
         said += [Message("assistant", "", calls=(call,)), Message("tool", text, tool="read")]
         if (read := read + len(world.instant.tokenizer.encode(text)) + 50) >= size:
             break
@@ -205,11 +193,11 @@ async def point(loads: Loads, size: int, instant: Instant) -> tuple[Point, Mappi
     if size <= TRACED[loads]:
         gc.collect()
         tracemalloc.start()
-        async with world(instant) as place:
+        async with World(instant) as place:
             await (await loads(place, size))[0]()
             memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    async with world(instant) as place:
+    async with World(instant) as place:
         work, more = await loads(place, size)
         while len(found) < REPEATED and sum(wall for _, wall, _ in found) < 8:
             gc.collect()
@@ -249,15 +237,14 @@ def shares(calls: Mapping[Any, Any]) -> Counter[str]:
 
     def charge(function: Any, seconds: float, seen: frozenset[Any]) -> None:
         file = Path(function[0])
-        if file.is_relative_to(PACKAGE) or file.name == "round_trips_server.py":
-            charged[str(file.relative_to(PACKAGE)) if file.is_relative_to(PACKAGE) else "the model"] += seconds
-            return
         callers = {caller: row[3] for caller, row in calls[function][4].items() if caller not in seen}
-        if seconds < 1e-6 or not (whole := sum(callers.values())):
-            charged["event loop and benchmark"] += seconds
-            return
-        for caller, part in callers.items():
-            charge(caller, seconds * part / whole, seen | {function})
+        if file.is_relative_to(PACKAGE):
+            charged[str(file.relative_to(PACKAGE))] += seconds
+        elif file.name == "round_trips_server.py" or seconds < 1e-6 or not (whole := sum(callers.values())):
+            charged["model, event loop, benchmark"] += seconds
+        else:
+            for caller, part in callers.items():
+                charge(caller, seconds * part / whole, seen | {function})
 
     for function, row in calls.items():
         charge(function, row[2], frozenset())
@@ -290,10 +277,9 @@ def plot(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(curves), figsize=(12, 4), layout="constrained")
     for axis, (name, points) in zip(axes, curves.items(), strict=True):
-        for what, unit in (("cpu", "ms"), ("memory", "MB"), ("journal", "MB")):
-            known = [(each.size, value) for each in points if (value := getattr(each, what)) is not None]
-            scaled = [(size, value * 1e3 if unit == "ms" else value / 1e6) for size, value in known]
-            axis.loglog(*zip(*scaled, strict=True), marker="o", label=f"{what}, {unit}")
+        for what, unit, scale in (("cpu", "ms", 1e-3), ("memory", "MB", 1e6), ("journal", "MB", 1e6)):
+            known = [(each.size, value / scale) for each in points if (value := getattr(each, what)) is not None]
+            axis.loglog(*zip(*known, strict=True), marker="o", label=f"{what}, {unit}")
         axis.set_xlabel(name)
         axis.legend()
     figure.savefig(path, dpi=150)
@@ -313,8 +299,7 @@ async def main() -> int:
         good = good and fine
     print(f"{time.perf_counter() - began:.0f} s in all")
     if options.json is not None:
-        rows = {name: [asdict(each) for each in points] for name, points in curves.items()}
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        options.json.write_text(json.dumps(curves, default=asdict, indent=1) + "\n")
     if options.png is not None:
         plot(curves, options.png)
     return 0 if good else 1

@@ -57,7 +57,7 @@ async def test_the_smallest_points_are_measured_and_what_takes_most_is_named(sca
 
 
 async def test_a_session_learns_what_is_counted(scale, instant):
-    async with scale.world(instant) as place:
+    async with scale.World(instant) as place:
         work, _ = await scale.lessons(place, 4)
         await work()
         text = place.journals[0].read_text()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from continualcode.approval import TestRunner
 from continualcode.tools import find_sandbox
-from continualcode.types import Deny, ToolCall
+from continualcode.types import Deny, ToolCall, ToolResult
 
 MODULES = 100
 COMMAND = f"{sys.executable} -m pytest -q"
@@ -62,6 +62,17 @@ async def measure(project: Path) -> int:
     async def review(call: ToolCall, verdict: type) -> None:
         assert isinstance(await runner.review(None, call), verdict), call
 
+    async def looked_at(n: int) -> float:
+        """Seconds spent around a call that was found good, run by hand here."""
+        call = good(n)
+        await review(call, type(None))
+        before = await timed(lambda: runner.about_to_run(call))
+        path, old, new = (str(call.arguments[name]) for name in ("path", "old", "new"))
+        (project / path).write_text((project / path).read_text().replace(old, new))
+        after = await timed(lambda: runner.critique(None, ToolResult("")))
+        assert [tried.when for tried in runner.trials()][-1] == "before"
+        return before + after
+
     first = await timed(lambda: review(good(90), type(None)))
     command, passing = [], []
     for n in range(REPEATS + 1):
@@ -69,12 +80,14 @@ async def measure(project: Path) -> int:
         passing.append(await timed(lambda n=n: review(good(n), type(None))))
     alone = statistics.median(command[1:])
     added = statistics.median(passing[1:]) - alone
+    looks = [await looked_at(n) for n in range(20, 20 + REPEATS)]
     denied = [await timed(lambda n=n: review(bad(n), Deny)) for n in range(REPEATS)]
     again = await timed(lambda: review(bad(0), Deny))
     print(f"the test command alone: {alone:.2f} s")
     print(
         f"{'ok    ' if added < ADDED else 'MISSED'} a verdict that lets a call pass adds {added:.2f} s (target < {ADDED})"
     )
+    print(f"when that call has run, to see that it did just that takes {statistics.median(looks):.2f} s")
     print(f"the first one of all takes {first:.2f} s")
     print(f"the first denial takes {denied[0]:.2f} s, with a run to know what passed before")
     print(f"a denial adds {statistics.median(denied[1:]) - alone:.2f} s, with what failed run again")

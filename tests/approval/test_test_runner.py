@@ -367,6 +367,20 @@ async def test_settings_add_the_gates(isolated, scripted_plugin):
     assert verdicts[0][1].reason.endswith("AttributeError: module 'calc' has no attribute 'sub'")
 
 
+async def test_with_the_setting_alone_what_an_approved_command_broke_is_learned(isolated, scripted_plugin):
+    (isolated / "work" / "calc.py").write_text("def add(a, b):\n    return a + b\n")
+    spoil = ("bash", {"cmd": "sed -i 's/a + b/a - b/' calc.py"})
+    learner, plugin = RecordingLearner(), scripted_plugin(ScriptedBackend([spoil, "Done."]))
+    config = Config(backend="scripted", renderer="bytes", test_command=IMPORT)
+    agent = await assemble(config, gates=[ApproveAll()], learner=learner, plugins=[plugin])
+    async for _ in agent.run("go"):
+        pass
+    (lesson,) = learner.lessons
+    assert lesson.reason.startswith(f"with this change `{IMPORT}` fails, as it did not before:")
+    assert lesson.reason.endswith("AssertionError")
+    assert lesson.turn.reply.call == ToolCall(*spoil)
+
+
 @pytest.mark.skipif(find_sandbox().kind != "bubblewrap", reason="nothing would confine the command")
 async def test_a_command_is_tried_in_the_copy_and_reaches_nothing_else(project):
     before = contents(project)

@@ -143,7 +143,10 @@ def verdict_of(answer: AnswerCommand) -> Verdict:
 
 def write_line(message: JsonObject) -> str:
     """One line of pure ASCII; a number that JSON has no word for is null."""
-    return json.dumps(_finite(thaw(message)), allow_nan=False) + "\n"
+    try:
+        return json.dumps(message, default=dict, allow_nan=False) + "\n"
+    except ValueError:  # there is such a number; looking for one in every list of tokens takes far longer
+        return json.dumps(_finite(thaw(message)), allow_nan=False) + "\n"
 
 
 def event_message(event: Event, *, kept: int = 0) -> JsonObject:

@@ -96,7 +96,7 @@ async def measure(project: Path) -> int:
 
 
 def run(project: Path) -> None:
-    subprocess.run(COMMAND.split(), cwd=project, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(COMMAND.split(), cwd=project, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 async def timed(action: Callable[[], Awaitable[None]]) -> float:

@@ -7,8 +7,8 @@ it ours alone is measured). Both run in processes of their own over the official
 loopback that waits 0, 50 or 200 ms before it answers a request, and whose model answers at once: the wall time is the
 protocol's and the client's own. A prompt of 1,200 tokens (the original's own is past 1,000) and a completion of 60, the
 same tokenizer. Medians, the first correction a warm-up. "serial" is the longest chain of requests of which each came after
-the answer to the one before: what the wall time holds of latencies. Bytes are those of the bodies. Heartbeats and the
-like are left out.
+the answer to the one before: what the wall time holds of latencies (without latency, that is no dependence). Bytes are
+those of the bodies. Heartbeats and the like are left out.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def main() -> int:
         for name, command in programs.items():
             costs[name, latency] = cost = _measured(command, InstantService(script, vocabulary, folder), latency)
             print(
-                f"| {latency * 1e3:.0f} ms | {name} | {cost.seconds * 1e3:.0f} ms | {cost.requests} | {cost.serial} "
-                f"| {cost.up / 1e3:.1f} kB | {cost.down / 1e3:.1f} kB |",
+                f"| {latency * 1e3:.0f} ms | {name} | {cost.seconds * 1e3:.0f} ms | {cost.requests} "
+                f"| {cost.serial if latency else '-'} | {cost.up / 1e3:.1f} kB | {cost.down / 1e3:.1f} kB |",
                 flush=True,
             )
     if "chains" in settings:

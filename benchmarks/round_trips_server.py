@@ -4,24 +4,26 @@ model that answers at once. Knows nothing of who asks.
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinker import types
 
-from continualcode.types import Floats, Ints
+from continualcode.types import Floats
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))
+import wire_server  # noqa: E402
 
 MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 """The name alone: the default of both programs."""
 ROWS = 4
-STEP = 3e3
 BACKGROUND = ("session_heartbeat", "healthz", "client/config", "client/dynamic_config", "telemetry")
 
 
@@ -84,60 +86,44 @@ class InstantService:
     """A Tinker service that samples always the same `script`, from distributions that depend on a token's place alone.
 
     Row i % ROWS of the logits is the distribution of the i-th token of a sequence, prompt included, so that teacher and
-    student, whose prompts differ in length, differ. Steps move the logits by STEP * learning_rate along the gradient's sign.
+    student, whose prompts differ in length, differ. A step shakes the logits, so that new weights can be told from old.
     """
 
     def __init__(self, script: Sequence[int], vocabulary: int, tokenizer: str | None = None) -> None:
-        self.script, self.tokenizer = list(script), tokenizer
-        self.logits: Floats = np.random.default_rng(0).normal(size=(ROWS, vocabulary)) * 2
-        self.logits[:, self.script] += 8.0
+        self.script, self.tokenizer, self.rng = list(script), tokenizer, np.random.default_rng(0)
+        self.logits: Floats = self.rng.normal(size=(ROWS, vocabulary))
 
-    def create_lora_training_client(self, base_model: str, rank: int = 32, seed: int | None = None) -> InstantTraining:
-        return InstantTraining(self, self.logits, rank)
+    def create_lora_training_client(self, base_model: str, rank: int = 32, seed: int | None = None) -> InstantService:
+        return self
 
     def get_server_capabilities(self) -> Any:
         return SimpleNamespace(supported_models=[SimpleNamespace(model_name=MODEL, max_context_length=32768)])
 
-
-class InstantTraining:
-    """One set of weights: the logits."""
-
-    def __init__(self, service: InstantService, logits: Floats, rank: int) -> None:
-        self.service, self.logits, self.rank = service, logits, rank
-        self.gradient: Floats = np.zeros_like(logits)
-
     def get_info(self) -> Any:
-        return SimpleNamespace(model_data=SimpleNamespace(model_name=MODEL), lora_rank=self.rank)
+        return SimpleNamespace(model_data=SimpleNamespace(model_name=MODEL), lora_rank=32)
 
     def forward(self, data: Sequence[types.Datum], loss_fn: str) -> Any:
         table, outputs, total = log_softmax(self.logits), [], 0.0
         for datum in data:
-            targets_NK, factors_NK, rows_N1 = _inputs(datum)
-            logprobs_NK = table[rows_N1, targets_NK]
-            total -= float((factors_NK * logprobs_NK).sum())
-            shape = list(datum.loss_fn_inputs["target_tokens"].shape or [targets_NK.size])
-            outputs.append({"logprobs": types.TensorData(logprobs_NK.ravel(), dtype="float32", shape=shape)})
+            targets = datum.loss_fn_inputs["target_tokens"].to_numpy()
+            rows = np.arange(1, len(targets) + 1).reshape(-1, *[1] * (targets.ndim - 1)) % ROWS
+            logprobs = table[rows, targets]
+            if (weights := datum.loss_fn_inputs.get("weights")) is not None:
+                total -= float((weights.to_numpy() * logprobs).sum())
+            outputs.append({"logprobs": types.TensorData(logprobs.ravel(), dtype="float32", shape=[*targets.shape])})
         return SimpleNamespace(loss_fn_outputs=outputs, metrics={"loss:sum": total})
 
-    def forward_backward(self, data: Sequence[types.Datum], loss_fn: str) -> Any:
-        chances = np.exp(log_softmax(self.logits))
-        for datum in data:
-            targets_NK, factors_NK, rows_N1 = _inputs(datum)
-            for row in range(ROWS):
-                self.gradient[row] += factors_NK[rows_N1[:, 0] == row].sum() * chances[row]
-            np.subtract.at(self.gradient, (rows_N1, targets_NK), factors_NK)
-        return self.forward(data, loss_fn)
+    forward_backward = forward
 
     def optim_step(self, adam_params: types.AdamParams) -> Any:
-        self.logits = self.logits - STEP * adam_params.learning_rate * np.sign(self.gradient)
-        self.gradient = np.zeros_like(self.gradient)
+        self.logits = self.logits + self.rng.normal(size=self.logits.shape) / 4
         return SimpleNamespace(metrics={})
 
     def save_state(self, name: str) -> Any:
         return SimpleNamespace(path=f"tinker://instant/weights/{name}")
 
     def save_weights_and_get_sampling_client(self) -> InstantSampling:
-        return InstantSampling(self.service.script, log_softmax(self.logits))
+        return InstantSampling(self.script, log_softmax(self.logits))
 
 
 class InstantSampling:
@@ -158,63 +144,42 @@ class InstantSampling:
         target_prompt_logprobs: types.TensorData | None = None,
         prompt_logprobs_last_n: int | None = None,
     ) -> Any:
-        tokens = prompt.to_ints()
-        drawn = self.script[: sampling_params.max_tokens]
-        places = range(len(tokens), len(tokens) + len(drawn))
+        tokens, drawn = prompt.to_ints(), self.script[: sampling_params.max_tokens]
+        end, whole = len(tokens), [*tokens, *drawn]
+        logprobs = self.table[np.arange(len(whole)) % ROWS, whole].tolist()
+        first = max(1, end - (prompt_logprobs_last_n or end))
+        top, best = topk_prompt_logprobs, topk_sample_logprobs
         sequence = SimpleNamespace(
             tokens=drawn,
-            logprobs=[float(self.table[place % ROWS, token]) for place, token in zip(places, drawn, strict=True)],
+            logprobs=logprobs[end:],
             stop_reason="stop" if len(drawn) == len(self.script) else "length",
-            topk_logprobs=[self._top(place, topk_sample_logprobs) for place in places]
-            if topk_sample_logprobs
-            else None,
+            topk_logprobs=[self._top(place, best) for place in range(end, len(whole))] if best else None,
         )
-        first = max(1, len(tokens) - (prompt_logprobs_last_n or len(tokens)))
         return SimpleNamespace(
             sequences=[sequence] * num_samples,
-            prompt_logprobs=[None] * first
-            + [float(self.table[place % ROWS, tokens[place]]) for place in range(first, len(tokens))]
-            if include_prompt_logprobs
-            else None,
-            topk_prompt_logprobs=[None] * first
-            + [self._top(place, topk_prompt_logprobs) for place in range(first, len(tokens))]
-            if topk_prompt_logprobs
-            else None,
+            prompt_logprobs=[None] * first + logprobs[first:end] if include_prompt_logprobs else None,
+            topk_prompt_logprobs=[None] * first + [self._top(p, top) for p in range(first, end)] if top else None,
             target_prompt_logprobs=None if target_prompt_logprobs is None else self._chosen(target_prompt_logprobs),
         )
 
     def _top(self, place: int, k: int) -> list[tuple[int, float]]:
         if k not in self._best:
-            ids = [np.argpartition(-row, k)[:k] for row in self.table]
-            ranked = [best[np.argsort(-row[best])] for best, row in zip(ids, self.table, strict=True)]
-            self._best[k] = [
-                list(zip(best.tolist(), row[best].tolist(), strict=True))
-                for best, row in zip(ranked, self.table, strict=True)
-            ]
+            ranked = [ids[np.argsort(-row[ids])] for row in self.table for ids in [np.argpartition(-row, k)[:k]]]
+            self._best[k] = [list(zip(ids.tolist(), row[ids].tolist())) for ids, row in zip(ranked, self.table)]  # noqa: B905
         return self._best[k][place % ROWS]
 
     def _chosen(self, asked: types.TensorData) -> types.TensorData:
         """Of CSR, which is how ours asks."""
         starts = asked.sparse_crow_indices
         assert starts is not None
-        rows = np.repeat(np.arange(len(starts) - 1) + 1, np.diff(starts))
+        rows = np.repeat(np.arange(1, len(starts)), np.diff(starts)) % ROWS
         return types.TensorData(
-            self.table[rows % ROWS, np.asarray(asked.data, np.int64)],
+            self.table[rows, np.asarray(asked.data)],
             dtype="float32",
-            shape=list(asked.shape or ()),
+            shape=asked.shape,
             sparse_crow_indices=starts,
             sparse_col_indices=asked.sparse_col_indices,
         )
-
-
-def _inputs(datum: types.Datum) -> tuple[Ints, Floats, Ints]:
-    """Targets and -dLoss/dlogprob [N, K], and the row of the logits that each is predicted by [N, 1]."""
-    inputs, length = datum.loss_fn_inputs, len(datum.model_input.to_ints())
-    factors = (
-        inputs["weights"] if "weights" in inputs else inputs["advantages"]
-    )  # at the sampled logprobs the ratio is 1
-    targets_NK = inputs["target_tokens"].to_numpy().reshape(length, -1)
-    return targets_NK, factors.to_numpy().reshape(length, -1), (np.arange(length) + 1)[:, None] % ROWS
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -226,7 +191,7 @@ def log_softmax(logits: Floats) -> Floats:
 def start(service: InstantService) -> Any:
     """A running server: `url`, `latency` in seconds before every answer, `requests`, `die()`."""
 
-    class Server(_wire_server().WireServer):  # type: ignore[misc]
+    class Server(wire_server.WireServer):  # type: ignore[misc]
         def _app(self) -> Counted:
             counted = Counted(super()._app())
             self.requests = counted.requests
@@ -237,13 +202,3 @@ def start(service: InstantService) -> Any:
             return {**info, "model_data": {**info["model_data"], "tokenizer_id": service.tokenizer}}
 
     return Server(service).__enter__()
-
-
-def _wire_server() -> ModuleType:
-    path = Path(__file__).parents[1] / "tests" / "backends" / "wire_server.py"
-    spec = importlib.util.spec_from_file_location("wire_server", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

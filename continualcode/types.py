@@ -218,6 +218,8 @@ class Example:
     tokens: Tokens
     ids_TK: Ints
     weights_TK: Floats
+    constant: int = 0
+    """So many tokens of the prompt's beginning a backend may read as they are, without a gradient through them."""
 
     def __post_init__(self) -> None:
         if not self.ids_TK.shape == self.weights_TK.shape == (len(self.tokens), self.ids_TK.shape[-1]):

@@ -194,7 +194,8 @@ class TinkerBackend:
         self, calls: list[list[types.Datum]], examples: Sequence[Example], learning_rate: float, refresh: bool
     ) -> Metrics:
         with translated():
-            gradients = [self._training.forward_backward(data, "cross_entropy") for data in calls]
+            given = self._constants(examples)
+            gradients = [self._training.forward_backward(data, "cross_entropy", *given) for data in calls]
             update = self._training.optim_step(types.AdamParams(learning_rate=learning_rate))
         newest = self._snapshot() if refresh else _nothing()
         waits = [*(self.line.wait(gradient) for gradient in gradients), self.line.wait(update), newest]
@@ -211,6 +212,11 @@ class TinkerBackend:
             self._sampled_at = self.step
             await self._check_frozen()
         return _metrics(outputs, updated, examples)
+
+    def _constants(self, examples: Sequence[Example]) -> Sequence[dict[str, float]]:
+        """What the embedded engine need not compute the gradient of; Tinker's own interface has no word for it."""
+        constant = min(example.constant for example in examples)
+        return ({"constant_tokens": constant},) if constant and self._in_process else ()
 
     async def _snapshot(self) -> Any:
         """A sampling client of the weights as they are after all that was submitted before."""

@@ -67,6 +67,12 @@ class Engine:
             for piece in torch.split(features, CHUNK):
                 yield self.network.logits(weights, piece).log_softmax(-1)
 
+    def beginning(self, weights: Weights | None, tokens: Sequence[int]) -> Cache:
+        """Keys and values of the tokens, to be read from and left as they are."""
+        _, cache = self._read(weights, tokens, [len(tokens) - 1])
+        self.prefix.put(_version(weights), tokens, cache)
+        return cache
+
     def sample(
         self, weights: Weights | None, prompt: Sequence[int], count: int, draw: Draw, stop: Callable[[], bool]
     ) -> list[Sample]:

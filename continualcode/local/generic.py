@@ -72,7 +72,9 @@ class TransformersNetwork:
         self.context_length = int(getattr(config, "max_position_embeddings", 0) or 2**31)
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.device: torch.device = model.device
-        self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
+        taken = inspect.signature(model.forward).parameters
+        self._selects = "logits_to_keep" in taken
+        self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5.24
         self._lora: dict[str, tuple[Tensor, Tensor, float]] = {}
         self.groups = self._hook()
 
@@ -85,7 +87,7 @@ class TransformersNetwork:
         """Logits [B, W, V]; see Network.read."""
         options: dict[str, Any] = {"input_ids": tokens_BN, "use_cache": cache is not None}
         if cache is not None:
-            options["past_key_values"] = cache.data
+            options[self._cache_name] = cache.data
         if self._selects:
             options["logits_to_keep"] = wanted
         parts = weights.parts if weights is not None else ()

@@ -58,7 +58,12 @@ class Gradients:
         return [Result(lp, losses.elementwise(loss.name, lp, item.inputs, loss.config)) for item, lp in scored]
 
     def backward(self, items: Sequence[Item], loss: Loss) -> list[Result]:
-        """Positions of cross_entropy whose weights are all 0 are not computed and read 0."""
+        """Positions of cross_entropy whose weights are all 0 are not computed and read 0.
+
+        Its setting `constant_tokens`, n: keys and values of the first n tokens, which all data share, are taken as given,
+        and no gradient runs through them. Where n tokens are most of a prompt that is most of the time; it is not the
+        whole gradient. A network that does not read packed sequences computes the whole one.
+        """
         before = self._adapter.grad.clone() if self._adapter.has_gradient else None
         try:
             results = self._backward(items, loss)
@@ -100,10 +105,11 @@ class Gradients:
         # No token behind the last row can matter to it.
         tokens = {i: tuple(items[i].tokens[: int(rows[i][-1]) + 1]) for i in range(len(items)) if len(rows[i])}
         together = isinstance(self._engine.network, PackedNetwork)
+        constant = _constant(items, rows, loss) if together else 0
         for pack in packs(tokens, PACKED if together else 0):
             weights = self._adapter.trainable()
             with torch.enable_grad():
-                read = self._features(weights, [(tokens[i], rows[i]) for i in pack])
+                read = self._features(weights, [(tokens[i], rows[i]) for i in pack], constant)
                 total = torch.zeros((), device=self._engine.network.device)
                 for i, features in zip(pack, read, strict=True):
                     inputs = {key: tensor[rows[i]].to(features.device) for key, tensor in items[i].inputs.items()}
@@ -115,14 +121,16 @@ class Gradients:
                 total.backward()  # type: ignore[no-untyped-call]
         return results
 
-    def _features(self, weights: Weights, pack: Sequence[tuple[Tokens, Tensor]]) -> list[Tensor]:
-        """Features [W, F] at each sequence's rows, their common beginning read once."""
+    def _features(self, weights: Weights, pack: Sequence[tuple[Tokens, Tensor]], constant: int) -> list[Tensor]:
+        """Features [W, F] at each sequence's rows, their common beginning read once and the first `constant` before."""
         network = self._engine.network
-        if len(pack) == 1 or not isinstance(network, PackedNetwork):
+        if not isinstance(network, PackedNetwork) or (len(pack) == 1 and not constant):
             [(tokens, rows)] = pack
             new = torch.tensor([tokens], device=network.device)
             return [network.read(weights, new, None, rows.to(network.device))[0]]
-        first = common([tokens for tokens, _ in pack])
+        before = self._engine.beginning(self._adapter.weights, pack[0][0][:constant]) if constant else None
+        pack = [(tokens[constant:], rows - constant) for tokens, rows in pack]
+        first = common([tokens for tokens, _ in pack]) if len(pack) > 1 else 0
         packed, tails, places = list(pack[0][0][:first]), [], []
         for tokens, rows in pack:
             begin = len(packed)
@@ -132,7 +140,7 @@ class Gradients:
             places.append(torch.where(rows < first, rows, rows - first + begin))
         wanted = torch.unique(torch.cat(places))
         features = network.read_packed(
-            weights, torch.tensor(packed, device=network.device), tails, wanted.to(network.device)
+            weights, torch.tensor(packed, device=network.device), tails, wanted.to(network.device), before
         )
         return [features[torch.searchsorted(wanted, place).to(network.device)] for place in places]
 
@@ -174,6 +182,19 @@ def common(sequences: Sequence[Tokens]) -> int:
     """Length of their common beginning."""
     first, last = min(sequences), max(sequences)
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def _constant(items: Sequence[Item], rows: Sequence[Tensor], loss: Loss) -> int:
+    """Tokens at the beginning that no gradient runs through, checked."""
+    constant = int((loss.config or {}).get("constant_tokens", 0))
+    if constant == 0:
+        return 0
+    beginnings = {tuple(item.tokens[:constant]) for item in items}
+    if constant < 0 or len(beginnings) > 1 or any(len(row) and int(row[0]) < constant for row in rows):
+        raise ConfigError(
+            f"constant_tokens={constant}: the data must share so many tokens at their beginning, with no weight there"
+        )
+    return constant
 
 
 def _rows(item: Item, loss: str) -> Tensor:

@@ -52,6 +52,7 @@ class _Reading:
     """What is the same for every layer of one call: cos and sin [N, D] of the new tokens, which begin at `start`.
 
     `tails`: first and last + 1 of the sequences packed behind a common beginning, each of which sees that and itself.
+    `before`: what that beginning itself begins with, read before.
     """
 
     weights: Weights | None
@@ -59,6 +60,7 @@ class _Reading:
     cache: LlamaCache | None
     start: int
     tails: tuple[tuple[int, int], ...] = ()
+    before: LlamaCache | None = None
 
     def parts(self, layer: int) -> tuple[Part | None, ...]:
         """LoRA of qkv, o, gate_up and down."""
@@ -112,6 +114,11 @@ class LlamaCache:
         values_seen[0].select(1, self.length).copy_(values)
         return keys_seen[:, :, : self.length + 1], values_seen[:, :, : self.length + 1]
 
+    def of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, K, S, D]."""
+        keys, values = self._data[layer]
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
     def commit(self, new: int) -> None:
         self.length += new
 
@@ -158,15 +165,22 @@ class Llama:
         return x
 
     def read_packed(
-        self, weights: Weights | None, tokens_N: Tensor, tails: Sequence[tuple[int, int]], wanted: Tensor
+        self,
+        weights: Weights | None,
+        tokens_N: Tensor,
+        tails: Sequence[tuple[int, int]],
+        wanted: Tensor,
+        before: Any = None,
     ) -> Tensor:
         """Features [W, hidden] of sequences that begin alike; see PackedNetwork.read_packed."""
+        start = before.length if before else 0
+        tails = [(begin + start, end + start) for begin, end in tails]
         first = tails[0][0]
         cos, sin = self.rope_at(0, first + max(end - begin for begin, end in tails))
-        places = torch.cat([torch.arange(first), *(torch.arange(first, first + e - b) for b, e in tails)])
+        places = torch.cat([torch.arange(start, first), *(torch.arange(first, first + e - b) for b, e in tails)])
         places = places.to(self.device)
         return self._layers(
-            _Reading(weights, (cos[places], sin[places]), None, 0, tuple(tails)), tokens_N[None], wanted
+            _Reading(weights, (cos[places], sin[places]), None, start, tuple(tails), before), tokens_N[None], wanted
         )[0]
 
     def _layers(self, reading: _Reading, tokens_BN: Tensor, wanted: Tensor) -> Tensor:
@@ -194,8 +208,10 @@ class Llama:
         k = _rotate(k, cos, sin)
         if reading.cache is not None:
             k, v = reading.cache.append(index, k, v)
-        tails = reading.tails
-        mixed = attend_packed(q, k, v, rows, tails) if tails else attend(q, k, v, rows, reading.start)
+        if reading.before is not None:
+            k, v = (torch.cat(pair, 2) for pair in zip(reading.before.of_layer(index), (k, v), strict=True))
+        tails, start = reading.tails, reading.start
+        mixed = attend_packed(q, k, v, rows, tails, start) if tails else attend(q, k, v, rows, start)
         x = (x if rows is None else x[:, rows]) + layer.o(mixed, parts[1])
         return x + layer.down(layer.gate_up(self._rms(x, layer.mlp_norm), parts[2]), parts[3], gated=True)
 

@@ -24,6 +24,7 @@ _INPUTS = {
 _CLIP_DEFAULTS = {"ppo": (0.8, 1.2), "cispo": (0.0, 4.0)}
 _CLIP_KEYS = ("clip_low_threshold", "clip_high_threshold")
 _DRO_BETA = 0.05
+_SETTINGS = {"cross_entropy": ("constant_tokens",), "ppo": _CLIP_KEYS, "cispo": _CLIP_KEYS, "dro": ("beta",)}
 
 Tensors = Mapping[str, torch.Tensor]
 LossConfig = Mapping[str, float | str] | None
@@ -81,7 +82,7 @@ def check(name: str, inputs: Tensors, length: int, config: LossConfig = None) ->
 
 
 def _check_config(name: str, config: LossConfig) -> None:
-    known = ("beta",) if name == "dro" else _CLIP_KEYS if name in _CLIP_DEFAULTS else ()
+    known = _SETTINGS.get(name, ())
     if unknown := [key for key in config or {} if key not in known]:
         raise ConfigError(f"{name} takes no loss_fn_config {', '.join(unknown)}; it takes {', '.join(known) or 'none'}")
 

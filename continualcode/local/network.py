@@ -80,7 +80,9 @@ class PackedNetwork(Protocol):
         tokens_N: torch.Tensor,
         tails: Sequence[tuple[int, int]],
         wanted: torch.Tensor,
+        before: Cache | None = None,
     ) -> torch.Tensor:
         """Features [W, F] at the wanted places, in order, of the tokens: a beginning, then each sequence's own rest, from
-        its `tails` (first and last + 1, none of them empty) on. Carries gradients as `read` does."""
+        its `tails` (first and last + 1, none of them empty) on. Carries gradients as `read` does, and none through what
+        was read `before` into a cache, which is left as it is; places count from its end."""
         ...

@@ -62,20 +62,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, start: int) -> 
     return out.transpose(1, 2).reshape(batch, queries, heads * size)
 
 
-def attend_packed(q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, tails: Sequence[tuple[int, int]]) -> Tensor:
-    """The same for sequences packed behind a common beginning: each tail, first..end, sees that and itself."""
+def attend_packed(
+    q: Tensor, k: Tensor, v: Tensor, rows: Tensor | None, tails: Sequence[tuple[int, int]], start: int = 0
+) -> Tensor:
+    """The same for sequences packed behind a common beginning: each tail, first..end, sees that and itself.
+
+    The queries are those from `start` on, which lies in the common beginning, and `rows` count from there.
+    """
     first = tails[0][0]
     mixed = []
     for begin, end in ((0, first), *tails):
-        here, own = slice(begin, end), None
+        here, own = slice(max(begin - start, 0), end - start), None
+        if end == start:
+            continue
         if rows is not None:
-            inside = ((rows >= begin) & (rows < end)).nonzero()[:, 0].tolist()
+            inside = ((rows >= begin - start) & (rows < end - start)).nonzero()[:, 0].tolist()
             if not inside:
                 continue
             here = slice(inside[0], inside[-1] + 1)
-            own = rows[here] - begin
+            own = rows[here] + start - begin
         keys, values = (t[:, :, :end] if not begin else _behind(t, first, begin, end) for t in (k, v))
-        mixed.append(attend(q[:, :, here], keys, values, own, first if begin else 0))
+        mixed.append(attend(q[:, :, here], keys, values, own, first if begin else start if own is None else 0))
     return torch.cat(mixed, 1)
 
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from tinker import types
 
+from continualcode.errors import ConfigError
 from continualcode.local import ServiceClient, TrainingClient
 from continualcode.local.gradients import packs
+from continualcode.local.lora import Weights
 from continualcode.local.losses import elementwise
 
 Ids = Callable[[int], list[int]]
@@ -167,6 +169,54 @@ def datum_of(ids: list[int], name: str, seed: int, trained: int) -> types.Datum:
         sampled, advantages = rng.normal(size=(2, len(ids))).astype(np.float32)
         inputs = {"target_tokens": rng.integers(3, 100, len(ids)), "logprobs": sampled - 3, "advantages": advantages}
     return types.Datum(types.ModelInput.from_ints(ids), {k: types.TensorData.from_numpy(v) for k, v in inputs.items()})
+
+
+def test_constant_tokens_are_read_as_they_are_and_the_gradient_is_that_of_the_rest(
+    training: TrainingClient, tokens: Ids
+) -> None:
+    """Against finite differences of the loss with the beginning's keys and values held."""
+    begin, constant = tokens(20), 15
+    data = [
+        datum_of(begin + end, "cross_entropy", seed, trained=19) for seed, end in enumerate(([3, 4, 5], [3, 9, 8, 7]))
+    ]
+    adapter, network = training._adapter, training._model.engine.network
+
+    def loss(flat: torch.Tensor) -> float:
+        moved, total = Weights(adapter.layout, flat, 0, adapter.layout.parts(flat)), 0.0
+        for datum in data:
+            ids, cache = list(datum.model_input.to_ints()), network.new_cache(64)
+            network.read(adapter.weights, torch.tensor([ids[:constant]]), cache, torch.tensor([0]))
+            rows = torch.arange(len(ids) - constant)
+            logits = network.logits(moved, network.read(moved, torch.tensor([ids[constant:]]), cache, rows)[0])
+            targets, weights = (datum.loss_fn_inputs[key].to_torch()[constant:] for key in ("target_tokens", "weights"))
+            total -= float((logits.double().log_softmax(-1).gather(-1, targets) * weights).sum())
+        return total
+
+    output = training.forward_backward(data, "cross_entropy", {"constant_tokens": constant}).result()
+    held = adapter.grad.clone()
+    assert output.metrics["loss:sum"] == pytest.approx(loss(adapter.flat), rel=1e-4)
+    for seed in range(3):
+        along = torch.randn(len(adapter.flat), generator=torch.Generator().manual_seed(seed))
+        moved = 2e-4 * along
+        slope = (loss(adapter.flat + moved) - loss(adapter.flat - moved)) / 4e-4
+        assert float(held @ along) == pytest.approx(slope, rel=0.01)
+    adapter.clear_gradient()
+    training.forward_backward(data, "cross_entropy", {"constant_tokens": 0}).result()
+    assert not torch.allclose(adapter.grad, held, rtol=0.05)
+    alone = torch.zeros_like(held)
+    for datum in data:
+        adapter.clear_gradient()
+        training.forward_backward([datum], "cross_entropy", {"constant_tokens": constant}).result()
+        alone += adapter.grad
+    torch.testing.assert_close(alone, held, atol=1e-4, rtol=1e-3)
+
+
+def test_constant_tokens_that_are_not_shared_or_trained_on_are_refused(training: TrainingClient, tokens: Ids) -> None:
+    alike, other = (datum_of(ids, "cross_entropy", 0, trained=10) for ids in (tokens(20), tokens(20)[::-1]))
+    with pytest.raises(ConfigError, match="constant_tokens=12: the data must share"):
+        training.forward_backward([alike], "cross_entropy", {"constant_tokens": 12}).result()
+    with pytest.raises(ConfigError, match="constant_tokens=5: the data must share"):
+        training.forward_backward([alike, other], "cross_entropy", {"constant_tokens": 5}).result()
 
 
 def test_sequences_are_read_together_when_most_of_the_shortest_is_shared() -> None:

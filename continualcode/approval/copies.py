@@ -23,6 +23,7 @@ from continualcode.tools.tree import Entries, Entry, Tree, digest_of, entry_of, 
 
 CACHES = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
 """Folders that programs keep for speed and check by themselves; they stay from run to run."""
+_COPIED = (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)
 _FOLDER = Entry(stat.S_IFDIR | 0o755, "")
 
 
@@ -48,13 +49,13 @@ class Copy:
     def of_source(self) -> Tree:
         """The workspace as it is now."""
         self._real = _read(self.source, self._listed(), self._real)
-        files = {name: self._inward(entry) for name, entry in self._real.items()}
+        files = {name: self._inward(entry) for name, entry in self._real.items() if entry.kind in _COPIED}
         return Tree({**dict.fromkeys(_folders_of(files), _FOLDER), **files})
 
     def of_copy(self) -> Tree:
         """The copy as a program has left it; a later `put` can bring this back."""
         there = self._present().entries.items()
-        tree = Tree({name: entry for name, entry in there if entry.kind in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)})
+        tree = Tree({name: entry for name, entry in there if entry.kind in _COPIED})
         for name in self._held.changes_to(tree):  # on both sides, before the workspace goes on
             self._remember(self.root / name)
             self._remember(self.source / name)
@@ -81,10 +82,8 @@ class Copy:
                 if there == self._held.entries.get(name):  # and so no program's that ran meanwhile
                     self._remember(self.root / name)
         for name, (wanted, there) in changes.items():
-            if there == _FOLDER != wanted:
-                shutil.rmtree(
-                    self.root / name, ignore_errors=True
-                )  # with the caches in it; or it went with the one above
+            if there == _FOLDER != wanted:  # with the caches in it; what was in it goes along
+                shutil.rmtree(self.root / name, ignore_errors=True)
         self._tick = max(self._tick + 1, int(time.time()) + 1)
         put_back(self.root, changes, self._write)
         self._held = tree
@@ -99,7 +98,7 @@ class Copy:
 
     def _remember(self, path: Path) -> None:
         with suppress(OSError):  # not on this side, or no file
-            if not path.is_symlink():
+            if stat.S_ISREG(path.lstat().st_mode):
                 content = path.read_bytes()
                 self._bytes.setdefault(digest_of(content), content)
 

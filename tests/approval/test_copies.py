@@ -69,7 +69,9 @@ def test_contents_modes_and_links_are_the_same(source):
     (source / "run").chmod(0o755)
     (source / "near").symlink_to("src/a.py")
     (source / "full").symlink_to(source / "src")
+    os.mkfifo(source / "pipe")
     copy = copied(source)
+    assert not (copy.root / "pipe").exists()
     assert (copy.root / "run").read_bytes() == b"\x00\xff"
     assert os.access(copy.root / "run", os.X_OK)
     assert os.readlink(copy.root / "near") == "src/a.py"
@@ -173,14 +175,14 @@ def havoc(root, chance, outside):
             continue
         try:
             match chance.randrange(5):
-                case 0 if not name.is_symlink():
+                case 0 if not name.is_symlink() and not name.is_fifo():
                     name.write_text(chance.choice("abc"))
                 case 1:
                     shutil.rmtree(name) if name.is_dir() and not name.is_symlink() else name.unlink()
                 case 2:
                     name.symlink_to(chance.choice([outside / "src", outside / "src" / "a.py", root / "src"]))
                 case 3:
-                    name.mkdir()
+                    chance.choice([os.mkdir, os.mkfifo])(name)
                 case 4 if name.is_file() and not name.is_symlink():
                     name.chmod(chance.choice([0o600, 0o755, 0o400]))
         except OSError:  # not now

@@ -450,7 +450,7 @@ async def test_what_a_trial_cost_is_told_before_the_question_and_what_a_call_bro
         seat.agent.gates = (runner, *seat.agent.gates)
         seat.agent.critics = (runner, *seat.agent.critics)
         await seat.question()
-        told = r"trying it in a copy \.\.\. `test ! -e made .* }` in a copy: \d\.\d s edit_lines calc.py"
+        told = r"checking it \.\.\. `test ! -e made .* }` in a copy: \d\.\d s edit_lines calc.py"
         assert re.search(told, " ".join(seat.shown.split()))
         seat.type("y")
         await seat.answer("y")

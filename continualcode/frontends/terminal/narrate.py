@@ -52,7 +52,7 @@ class Narrator:
                 self._progress.show("thinking")
             case Proposed(turn):
                 self._print(*render_reply(turn.reply))
-                self._wait_for_trials(agent, turn.reply.call, "trying it in a copy")
+                self._wait_for_trials(agent, turn.reply.call, "checking it")
             case Tried():
                 self._print(*tried_lines(event))
             case Malformed(reply, problem):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from round_trips_server import MODEL, InstantSampling, InstantService, InstantTraining, log_softmax
+from round_trips_server import MODEL, InstantSampling, InstantService, log_softmax
 from tinker import types
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -39,20 +39,16 @@ class Service(InstantService):
         super().__init__(replies[0], vocabulary)
         self.replies = replies
 
-    def create_lora_training_client(self, base_model: str, rank: int = 32, seed: int | None = None) -> InstantTraining:
+    def create_lora_training_client(self, base_model: str, rank: int = 32, seed: int | None = None) -> Service:
         mine = copy.copy(self)
         mine.script = _Replies(self.replies)
-        return _Training(mine, self.logits, rank)
+        return mine
+
+    def save_weights_and_get_sampling_client(self) -> InstantSampling:
+        return _Sampling(self.script, log_softmax(self.logits))
 
     def get_server_capabilities(self) -> Any:
         return SimpleNamespace(supported_models=[SimpleNamespace(model_name=MODEL, max_context_length=2**20)])
-
-
-class _Training(InstantTraining):
-    forward_backward = InstantTraining.forward  # a gradient would take its time
-
-    def save_weights_and_get_sampling_client(self) -> InstantSampling:
-        return _Sampling(self.service.script, log_softmax(self.logits))
 
 
 class _Sampling(InstantSampling):

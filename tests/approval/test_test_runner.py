@@ -391,6 +391,21 @@ async def test_a_command_is_tried_in_the_copy_and_reaches_nothing_else(project):
     assert not (project.parent / "made").exists()
 
 
+@pytest.mark.skipif(find_sandbox().kind != "bubblewrap", reason="nothing would confine the command")
+async def test_an_approved_command_that_was_tried_runs_the_tests_once_and_one_that_leaves_only_caches_never(project):
+    (project / ".gitignore").write_text("*.log\n")
+    commands = (
+        "sed -i 's/a + b/b + a/' calc.py; echo x > made.log",
+        "mkdir .c; echo '*' > .c/.gitignore; echo x > .c/x",
+    )
+    runner = TestRunner(project, f"{PYTEST} -k 'not already'")
+    generating = Generating(project, *(("bash", {"cmd": command}) for command in commands), runner=runner)
+    tried = [event for event in await generating.run() if isinstance(event, Tried)]
+    assert [(event.when, event.runs, event.reason) for event in tried] == [("before", 1, None)]
+    assert "b + a" in (project / "calc.py").read_text()
+    assert (project / "made.log").exists()
+
+
 async def test_a_command_is_not_tried_where_nothing_confines_it(project):
     runner = TestRunner(project, IMPORT, sandbox=find_sandbox("off"))
     assert await runner.review(None, ToolCall("bash", {"cmd": f"touch {project}/made"})) is None

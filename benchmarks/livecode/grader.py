@@ -106,7 +106,10 @@ class Grader:
         return f"solutions run in {self.sandbox.kind}: {held} ({self.sandbox.why})"
 
     async def grade(self, problem: Problem, code: str, cases: Sequence[Case] | None = None) -> Grade:
-        """Runs the solution on these cases, by default on all of the problem. Cancelled, it leaves nothing running."""
+        """Runs the solution on these cases, by default on all of the problem. Cancelled, it leaves nothing running.
+
+        A run could find the inputs of those before it in its memory; so public cases come first.
+        """
         chosen = problem.cases if cases is None else tuple(cases)
         async with self._places:
             started = time.monotonic()

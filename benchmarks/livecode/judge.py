@@ -53,6 +53,7 @@ _REFUSED = (
     *(90, 91, 268, 452, 92, 93, 94, 260, 132, 235, 261, 280),  # mode, owner and times of files
     *(188, 189, 190, 197, 198, 199, 463, 466),  # their attributes
 )
+_SIGNALS = ((72, 8), (72, 15), (16, 0x8901), (16, 0x8902))  # fcntl and ioctl that have a file signal another process
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -251,6 +252,8 @@ def _filter() -> bytes:
     steps += [(equal, 0, 1, _CLONE3), absent]  # glibc then asks clone
     steps += [(equal, 0, 4, _CLONE), (load, 0, 0, 16), (any_bit, 1, 0, _CLONE_THREAD), refuse, allow]
     steps += [(equal, 0, 4, _PRLIMIT), (load, 0, 0, 16), (equal, 1, 0, 0), refuse, allow]  # its own
+    for call, request in _SIGNALS:
+        steps += [(equal, 0, 4, call), (load, 0, 0, 24), (equal, 0, 1, request), refuse, (load, 0, 0, 0)]
     steps += [step for number in _REFUSED for step in ((equal, 0, 1, number), refuse)]
     return b"".join(struct.pack("HBBI", *step) for step in [*steps, allow])
 

@@ -49,7 +49,7 @@ from continualcode.journal import Journal
 from continualcode.plugins import load_plugins
 from continualcode.renderers import make_renderer
 
-EXPONENT, PER_ITEM, REPEATED = 1.15, 1.5, 5
+EXPONENT, PER_ITEM, REPEATED = 1.15, 1.5, 3
 FILES = "/dev/shm" if Path("/dev/shm").is_dir() else None
 PACKAGE = Path(continualcode.__file__).parent
 SOURCE = [path.read_text() for path in sorted(PACKAGE.rglob("*.py"))]
@@ -132,7 +132,11 @@ Load = tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[object]]]
 async def agents(world: World, size: int) -> Load:
     """A correction by each of so many agents at once."""
     sessions = [await world.session() for _ in range(size)]
-    return (work := lambda: asyncio.gather(*(session.correct() for session in sessions))), work
+
+    def corrected(some: Sequence[Session]) -> Awaitable[object]:
+        return asyncio.gather(*(session.correct() for session in some))
+
+    return lambda: corrected(sessions), lambda: corrected(sessions[:32])
 
 
 async def tokens(world: World, size: int) -> Load:
@@ -172,7 +176,7 @@ CURVES: Mapping[Loads, Sequence[int]] = {
     tokens: (1_000, 4_000, 16_000, 64_000),
     lessons: (10, 100, 1_000, 10_000),
 }
-TRACED = {agents: 64, tokens: 64_000, lessons: 1_000}
+TRACED = {agents: 16, tokens: 64_000, lessons: 1_000}
 """The largest size at which memory is traced, which takes two to three times as long."""
 
 
@@ -199,7 +203,7 @@ async def point(loads: Loads, size: int, instant: Instant) -> tuple[Point, Mappi
         tracemalloc.stop()
     async with World(instant) as place:
         work, more = await loads(place, size)
-        while len(found) < REPEATED and sum(wall for _, wall, _ in found) < 8:
+        while len(found) < REPEATED and sum(wall for _, wall, _ in found) < 4:
             gc.collect()
             before = time.process_time(), time.perf_counter(), place.written
             await work()

@@ -11,6 +11,7 @@ import atexit
 import builtins
 import ctypes
 import gc
+import itertools
 import json
 import linecache
 import os
@@ -141,7 +142,8 @@ class Judge:
                     return "timeout", f"more than {seconds:g} seconds of processor time"
                 if time.monotonic() > until:
                     return "timeout", f"more than {clock:g} seconds"
-                if sum(len(folders) + len(names) for _, folders, names in os.walk(folder)) > files:
+                found = itertools.accumulate(len(folders) + len(names) for _, folders, names in os.walk(folder))
+                if any(count > files for count in found):  # and no further look
                     return "output", f"more than {files} files"
             return "done", ""
         finally:

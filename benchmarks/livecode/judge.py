@@ -179,15 +179,9 @@ def _solve(program: types.CodeType, function: str | None, module: types.ModuleTy
     owner = module.__dict__["Solution"]() if "Solution" in module.__dict__ else module
     result = getattr(owner, function)(*[json.loads(line) for line in text.decode().split("\n") if line.strip()])
     try:
-        return json.dumps(result, default=_plain).encode()
-    except (TypeError, ValueError, RecursionError):
+        return json.dumps(result, default=lambda value: value.tolist()).encode()  # numpy's
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return f"not JSON: {result!r}".encode("utf-8", "replace")
-
-
-def _plain(value: object) -> object:
-    if type(value).__module__ == "numpy":
-        return value.tolist()  # type: ignore[attr-defined]
-    raise TypeError
 
 
 def _interpreted(solve: Callable[[], bytes | None]) -> int:

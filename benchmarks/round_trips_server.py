@@ -19,7 +19,7 @@ from tinker import types
 from continualcode.types import Floats
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "backends"))
-import wire_server  # noqa: E402
+import wire_server
 
 MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 """The name alone: the default of both programs."""

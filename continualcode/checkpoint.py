@@ -50,10 +50,13 @@ class SaveEvery:
         return await (await self.begin(lessons))
 
     async def begin(self, lessons: Sequence[Lesson]) -> Awaitable[TrainReport | None]:
-        """The same for who need not wait for the save, nor for the report of a learner within that is early."""
+        """The same for who need not wait for the report of a learner within that is early. A save that is sure to be due
+        is waited for: behind the next proposal, on a backend that does one thing at a time, it would come late."""
         if isinstance(self.learner, EarlyLearner):
-            return self._saved(await self.learner.begin(lessons))
-        return self._saved(_known(await self.learner.learn(lessons)))
+            learning = self._saved(await self.learner.begin(lessons))
+        else:
+            learning = self._saved(_known(await self.learner.learn(lessons)))
+        return _known(await learning) if self.every and self.unsaved + 1 >= self.every else learning
 
     async def _saved(self, learning: Awaitable[TrainReport | None]) -> TrainReport | None:
         report = await learning

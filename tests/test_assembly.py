@@ -353,6 +353,27 @@ class FailingSaves(ScriptedBackend):
         return await super().save(name)
 
 
+async def test_the_report_of_a_step_can_be_waited_for_later_unless_it_is_to_be_saved():
+    reported = []
+
+    class Early(Learning):
+        async def begin(self, lessons):
+            async def report():
+                reported.append(await self.learn(lessons))
+                return reported[-1]
+
+            return report()
+
+    backend = ScriptedBackend()
+    saver = SaveEvery(Early(), backend, every=2, name="s")
+    learning = await saver.begin([])
+    assert not reported
+    assert await learning == reported[0]
+    learning = await saver.begin([])
+    assert (len(reported), list(backend.saved)) == (2, ["s-2"])
+    assert await learning == reported[1]
+
+
 async def test_every_nth_step_is_saved_and_the_rest_at_the_end():
     backend = ScriptedBackend()
     saver = SaveEvery(Learning(), backend, every=2, name="s")

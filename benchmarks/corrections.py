@@ -51,8 +51,11 @@ ORIGINAL = {
     "max_inner_steps": 1,
     "rehearse": 0,
     "min_gap": 0.0,
+    "constant_instructions": False,
 }
 """One step of sampled-token reverse KL, the newest weights as teacher."""
+LEARNING = ("learning_rate", "max_inner_steps", "max_denial_steps", "rehearse", "constant_instructions")
+"""The embedded model's defaults that say how it learns."""
 QUICK = ("base", "ours")
 
 
@@ -90,7 +93,7 @@ class Bench:
         )
 
     def trainer(self, backend: TinkerBackend, **settings: Any) -> SDPOTrainer:
-        ours = {name: DEFAULTS[name] for name in ("learning_rate", "max_inner_steps", "max_denial_steps", "rehearse")}
+        ours = {name: DEFAULTS[name] for name in LEARNING}
         chosen = {**ours, **self.settings, **settings}
         ordinary = [(self.examiner.opening.add(Message("user", text)), reply) for text, reply in ordinary_requests()]
         return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen), ordinary=ordinary)

@@ -48,6 +48,7 @@ WORKSPACE_KEYS = frozenset(
         "teacher_update_rate",
         "max_inner_steps",
         "max_denial_steps",
+        "constant_instructions",
         "drift_budget",
         "rehearse",
         "min_gap",
@@ -111,6 +112,9 @@ class Config(BaseSettings):
     )
     max_denial_steps: int | None = Field(
         None, ge=1, description="the same while it is not known what would have been right (1 on the embedded model)"
+    )
+    constant_instructions: bool = Field(
+        False, description="no gradient through system message and tools: less time (True on the embedded model)"
     )
     drift_budget: float = Field(0.05, ge=0, description="nats per token that approved turns may move in one correction")
     rehearse: int = Field(
@@ -188,7 +192,7 @@ def defaults_of(backend: str, model_name: str) -> Mapping[str, Any]:
         return {}
     local = {"model_name": model_name or EMBEDDED_MODEL, "save_every": 1}
     small = {"lora_rank": 16, "learning_rate": 3e-4, "max_tokens": 400}
-    steps = {"max_inner_steps": 3, "max_denial_steps": 1, "rehearse": 2}
+    steps = {"max_inner_steps": 3, "max_denial_steps": 1, "rehearse": 2, "constant_instructions": True}
     return local | small | steps if local["model_name"] == EMBEDDED_MODEL else local
 
 

@@ -22,6 +22,12 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Metrics: TypeAlias = Mapping[str, float]
 
 
+def beginning_shared_by(sequences: Sequence[Tokens]) -> int:
+    """How many tokens all of them begin with."""
+    first, last = min(sequences), max(sequences)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
 def freeze(value: Json) -> Json:
     """A deeply read-only copy of a JSON value; raises TypeError on anything that is not JSON."""
     match value:

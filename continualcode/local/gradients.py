@@ -17,7 +17,7 @@ from continualcode.local import losses
 from continualcode.local.engine import CHUNK, Engine
 from continualcode.local.lora import Adapter, Weights
 from continualcode.local.network import PackedNetwork
-from continualcode.types import Tokens
+from continualcode.types import Tokens, beginning_shared_by
 
 PACKED = 1536
 """Tokens of sequences with a common beginning that are trained on in one pass: 1 MB of memory each, for 135M parameters."""
@@ -130,7 +130,7 @@ class Gradients:
             return [network.read(weights, new, None, rows.to(network.device))[0]]
         before = self._engine.beginning(self._adapter.weights, pack[0][0][:constant]) if constant else None
         pack = [(tokens[constant:], rows - constant) for tokens, rows in pack]
-        first = common([tokens for tokens, _ in pack]) if len(pack) > 1 else 0
+        first = beginning_shared_by([tokens for tokens, _ in pack]) if len(pack) > 1 else 0
         packed, tails, places = list(pack[0][0][:first]), [], []
         for tokens, rows in pack:
             begin = len(packed)
@@ -164,7 +164,7 @@ def packs(sequences: Mapping[int, Tokens], limit: int) -> list[list[int]]:
     for index in sorted(sequences, key=lambda i: sequences[i]):
         pack = [*made[-1], index] if made else [index]
         members = [sequences[i] for i in pack]
-        shared = common(members)
+        shared = beginning_shared_by(members)
         read = shared + sum(len(tokens) - shared for tokens in members)
         if (
             len(pack) > 1
@@ -176,12 +176,6 @@ def packs(sequences: Mapping[int, Tokens], limit: int) -> list[list[int]]:
         else:
             made.append([index])
     return made
-
-
-def common(sequences: Sequence[Tokens]) -> int:
-    """Length of their common beginning."""
-    first, last = min(sequences), max(sequences)
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
 def _constant(items: Sequence[Item], rows: Sequence[Tensor], loss: Loss) -> int:

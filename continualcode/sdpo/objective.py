@@ -30,13 +30,16 @@ def examples(scored: Sequence[Scores], config: SDPOConfig) -> list[Example]:
     """Their weighted cross-entropies add up to the loss: the mean over the new passages by `loss_agg_mode`, and
     `rehearsal_weight` times the same mean over the others."""
     made = []
+    constant = max((scores.passage.constant for scores in scored), default=0)
+    beginning = next((s.passage.prompt[:constant] for s in scored if s.passage.constant == constant), ())
     for scores in scored:
         passage = scores.passage
         like = [len(s.passage.tokens) for s in scored if s.passage.is_new == passage.is_new]
         per_token = sum(like) if config.loss_agg_mode == "token-mean" else len(like) * len(passage.tokens)
         factor = (1.0 if passage.is_new else config.rehearsal_weight) / per_token
         weights_TK = distilled(scores, config).weights_TK * factor
-        made.append(Example(passage.prompt, passage.tokens, scores.ids_TK, weights_TK))
+        shared = constant if passage.prompt[:constant] == beginning else 0
+        made.append(Example(passage.prompt, passage.tokens, scores.ids_TK, weights_TK, shared))
     return made
 
 

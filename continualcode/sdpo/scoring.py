@@ -14,7 +14,7 @@ from continualcode.protocols import Renderer, Sampler, Teacher
 from continualcode.sdpo.mixture import geometric_mixture
 from continualcode.sdpo.reprompt import Hints, RepromptTemplate, context_with, hints_of
 from continualcode.sdpo.settings import SDPOConfig
-from continualcode.types import Completion, Floats, Ints, Lesson, Message, Tokens
+from continualcode.types import Completion, Floats, Ints, Lesson, Message, Tokens, beginning_shared_by
 
 Width: TypeAlias = int | None | range
 """Candidates per position: the K most likely, None for the sampled token alone, or range(V), all of them."""
@@ -27,6 +27,7 @@ class Passage:
     `sampled` is the completion when they are the policy's own sample under `prompt`; what was approved or written under
     another prompt has none, and is not importance-weighted. `advantage` is the reward less its siblings' mean. Beside
     a new lesson's, earlier ones are "rehearsed" and approved turns "kept": their teacher is what is remembered.
+    `constant`: tokens of the prompt's beginning that no gradient has to run through.
     """
 
     kind: Literal["rejected", "approved", "rehearsed", "kept"]
@@ -36,6 +37,7 @@ class Passage:
     sampled: Completion | None = None
     placebo_prompt: Tokens | None = None
     advantage: float = 0.0
+    constant: int = 0
 
     @property
     def is_new(self) -> bool:
@@ -100,10 +102,12 @@ class Rendering:
         rewarded = self.config.reward_weight > 0 and advantage != 0
         if not completion.tokens or not (hints or rewarded):
             return ()
-        rejected = Passage("rejected", completion.prompt, completion.tokens, None, completion, None, advantage)
+        constant = self._instructions(lesson) if self.config.constant_instructions else 0
+        prompt, tokens = completion.prompt, completion.tokens
+        rejected = Passage("rejected", prompt, tokens, sampled=completion, advantage=advantage, constant=constant)
         if not hints:
             return (rejected,)
-        approved = Passage("approved", completion.prompt, self._approved(lesson))
+        approved = Passage("approved", prompt, self._approved(lesson), constant=constant)
         return [self._told(passage, hints, lesson) for passage in (rejected, approved) if passage.tokens]
 
     def _told(self, passage: Passage, hints: Hints, lesson: Lesson) -> Passage:
@@ -134,6 +138,13 @@ class Rendering:
             else:
                 too_long = middle
         return self._render(self._cut(hints, fits), lesson)
+
+    def _instructions(self, lesson: Lesson) -> int:
+        """Tokens that the prompt shares with one of the same instructions whatever is asked."""
+        said = lesson.turn.context.messages
+        told = [message for message in said[:1] if message.role == "system"]
+        others = [replace(lesson.turn.context, messages=(*told, Message("user", text))) for text in ("a", "b")]
+        return beginning_shared_by([lesson.turn.completion.prompt, *map(self.renderer.prompt, others)])
 
     def _cut(self, hints: Hints, characters: int) -> Hints:
         kept = slice(-characters or len(hints.feedback), None)

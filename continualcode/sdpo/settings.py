@@ -57,6 +57,11 @@ class SDPOConfig:
     """Of the policy gradient on rewards centred within the siblings (GRPO without its division by the deviation). With
     distillation_weight 0 that is all there is; with both, the hybrid."""
 
+    constant_instructions: bool = False
+    """No gradient through the instructions, what every conversation of the agent begins with: system message and tools.
+    Their keys and values are taken as given. An approximation, for the time it saves where they are most of the prompt;
+    only the embedded engine makes it (docs/benchmarks.md)."""
+
     max_inner_steps: int = 1
     """Optimiser steps on one `learn`. After each the completions are scored again; see `taken_at`."""
     max_denial_steps: int | None = None

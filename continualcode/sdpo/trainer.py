@@ -191,14 +191,16 @@ class _Attempt:
     @property
     def worth_a_step(self) -> list[Scores]:
         """What is trained on."""
+        return self._worth(self.new) + self.now[len(self.before) :]
+
+    def _worth(self, new: Sequence[Scores]) -> list[Scores]:
         gaps = [objective.gap(scores, self.config) for scores in self.before]
         known = not self.is_denial
-        new = [
-            now
-            for gap, now in zip(gaps, self.new, strict=True)
-            if not (known and now.passage.kind == "rejected" and gap < WORTH_A_STEP * max(gaps))
+        return [
+            scores
+            for gap, scores in zip(gaps, new, strict=True)
+            if not (known and scores.passage.kind == "rejected" and gap < WORTH_A_STEP * max(gaps))
         ]
-        return new + self.now[len(self.before) :]
 
     @property
     def gap(self) -> float:
@@ -206,8 +208,9 @@ class _Attempt:
 
     @property
     def left(self) -> float:
-        """Share of the gap that is left."""
-        return _mean(objective.gaps(self.new, self.config)) / self.gap if self.gap else 1.0
+        """Share of the gap that is left, where it is trained on."""
+        before, now = (_mean(objective.gaps(self._worth(each), self.config)) for each in (self.before, self.new))
+        return now / before if before else 1.0
 
     @property
     def drift(self) -> float:

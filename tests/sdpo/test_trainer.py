@@ -9,7 +9,16 @@ from continualcode.errors import BackendError, CapabilityError, ConfigError, Con
 from continualcode.policy import Policy
 from continualcode.sdpo import SDPOConfig, SDPOTrainer, distill_candidates, distill_sampled, teacher_context
 from continualcode.testing import FULLY_CAPABLE, VOCABULARY, BytesRenderer, ScriptedBackend, check_backend
-from continualcode.types import Capabilities, Conversation, Example, Lesson, Message, Sampling, ToolCall
+from continualcode.types import (
+    Capabilities,
+    Conversation,
+    Example,
+    Lesson,
+    Message,
+    Sampling,
+    ToolCall,
+    beginning_shared_by,
+)
 
 RENDERER = BytesRenderer()
 ASK = Conversation((Message("user", "fix the test"),))
@@ -473,3 +482,22 @@ async def test_what_completes_a_lesson_is_not_rehearsed_beside_itself():
     await trainer.learn([lesson])
     await trainer.learn([replace(lesson, demonstration=ToolCall("edit_lines", {"path": "a.py"}))])
     assert len({example.tokens for example in backend.steps[1]}) == len(backend.steps[1])
+
+
+async def test_the_instructions_are_constant_where_all_that_is_trained_on_begins_with_them():
+    backend = ScriptedBackend(["write it all anew", "another one", "a third"])
+    config = SDPOConfig(constant_instructions=True, rehearse=2)
+    opening = Conversation((Message("system", "Be brief."),))
+    policy = Policy(backend, RENDERER, Sampling(candidates=20))
+    trainer = SDPOTrainer(backend, RENDERER, config)
+    instructions = beginning_shared_by([RENDERER.prompt(opening.add(Message("user", text))) for text in "ab"])
+    assert instructions > len("Be brief.")
+
+    turn = await policy.propose(opening.add(Message("user", "fix the test")))
+    trainer.rehearse(await policy.propose(opening.add(Message("user", "good morning"))))
+    await trainer.learn([Lesson(turn, "use edit_lines")])
+    assert [example.constant for example in backend.steps[-1]] == [instructions] * 2
+
+    trainer.rehearse(await policy.propose(ASK))
+    await trainer.learn([Lesson(turn, "use edit_lines")])
+    assert 0 in [example.constant for example in backend.steps[-1]]

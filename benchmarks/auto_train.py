@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from livecode.grader import Grader, Limits
-from livecode.plain import plain_conversation
+from livecode.plain import PLAIN_TEMPLATE, plain_conversation
 from livecode.problem import Problem
 from livecode.prompts import conversation
 from livecode.record import Record, plot
@@ -39,9 +39,11 @@ from continualcode.policy import Policy
 from continualcode.protocols import Renderer, Sampler
 from continualcode.renderers import make_renderer
 from continualcode.sdpo import ExactEMATeacher, SDPOTrainer
+from continualcode.sdpo.reprompt import DEFAULT_TEMPLATE
 from continualcode.types import Sampling
 
-PROMPTS = {"livecodebench": conversation, "plain": plain_conversation}
+PROMPTS = {"livecodebench": (conversation, DEFAULT_TEMPLATE), "plain": (plain_conversation, PLAIN_TEMPLATE)}
+"""How a problem is put, and how the teacher is told."""
 
 
 def main(words: list[str]) -> int:
@@ -71,7 +73,7 @@ async def train(settings: Settings) -> State:
         grader = await stack.enter_async_context(Grader(limits, workers))
         model = await stack.enter_async_context(_connected(settings, state))
         trainer = await _trainer(settings, model, state, record)
-        ask, weights = PROMPTS[settings.prompt], Weights(model.backend, trainer.teacher, _own(settings))
+        ask, weights = PROMPTS[settings.prompt][0], Weights(model.backend, trainer.teacher, _own(settings))
         fit = partial(fitting, ask=ask, model=model, max_tokens=settings.max_tokens)
         run = Run(settings, model, trainer, weights, grader, fit(problems), fit(held_out), record, ask)
         left_out = len(problems) + len(held_out) - len(run.problems) - len(run.held_out)
@@ -153,7 +155,7 @@ async def _helper(settings: Settings, backend: TinkerBackend, renderer: Renderer
 async def _trainer(settings: Settings, model: Model, state: State, record: Record) -> SDPOTrainer:
     """With its teacher and its count of steps as they were saved."""
     backend = model.backend
-    trainer = SDPOTrainer(backend, model.renderer, settings.sdpo)
+    trainer = SDPOTrainer(backend, model.renderer, settings.sdpo, template=PROMPTS[settings.prompt][1])
     for note in (*backend.capabilities.notes, *trainer.notes):
         record.say(note)
     trainer.steps = state.step

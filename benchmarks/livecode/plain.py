@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import textwrap
 
+from continualcode.sdpo import RepromptTemplate
 from continualcode.types import Conversation, Message
 from livecode.problem import Problem
+
+PLAIN_TEMPLATE = RepromptTemplate(
+    feedback="\n\nAn earlier answer was wrong:\n\n{feedback}",
+    closing="\n\nAnswer with the correct code in one ```python block.",
+)
+"""For the teacher, who otherwise forgets what an answer looks like."""
 
 
 def plain_conversation(problem: Problem) -> Conversation:

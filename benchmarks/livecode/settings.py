@@ -33,6 +33,9 @@ OTHER_DEFAULTS = {"success_reward_threshold": 1.0}
 """Than SDPOConfig's: a program that passes a part of the tests is no solution to show."""
 LEARNING_RATE = {"local": 3e-4, "tinker": 1e-5}
 """Of the embedded 135M model as for one correction; elsewhere ten times the paper's 1e-6, which is for all weights."""
+EMBEDDED = {"max_tokens": 96, "prompt": "plain", "include_environment_feedback": False}
+"""On the embedded model. What failed misleads it: shown that alone it solves fewer problems than without, shown a
+solution more."""
 _TYPES = get_type_hints(SDPOConfig)
 _OfSDPO: Any = create_model(
     "_OfSDPO", **{f.name: (_TYPES[f.name], OTHER_DEFAULTS.get(f.name, f.default)) for f in fields(SDPOConfig)}
@@ -114,7 +117,7 @@ class Settings(_OfSDPO):
         if backend == "local":
             values["model_name"] = EMBEDDED_MODEL
             if given.get("model_name", EMBEDDED_MODEL) == EMBEDDED_MODEL:
-                values |= {"max_tokens": 96, "prompt": "plain"}
+                values |= EMBEDDED
         if given.get("train_signal") == "hybrid":
             values["reward_weight"] = 1.0
         if str(given.get("distillation_topk")).lower() == "none" and "distillation_topk" in given:

@@ -154,6 +154,8 @@ def test_settings_are_the_loops_and_the_trainers(settings_of):
     sampled = settings_of(["backend=local", "distillation_topk=None", "train_signal=hybrid", "reward_weight=0.3"])
     assert (sampled.sdpo.alpha, sampled.sdpo.reward_weight, sampled.sdpo.distillation_weight) == (1.0, 0.3, 1.0)
     assert settings_of(["train_signal=grpo"]).sdpo.distillation_weight == 0
+    embedded = settings_of(["backend=local"]), settings_of(["backend=local", "include_environment_feedback=True"])
+    assert [each.sdpo.include_environment_feedback for each in embedded] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Config(BaseSettings):
     )
     teacher_update_rate: float = Field(0.05, ge=0, le=1, description="of ema and trust-region: 0 frozen, 1 newest")
     max_inner_steps: int = Field(
-        1, ge=1, description="optimiser steps on one correction, at most (3 on the embedded model)"
+        1, ge=1, description="optimiser steps on one correction, at most (8 on the embedded model)"
     )
     max_denial_steps: int | None = Field(
         None, ge=1, description="the same while it is not known what would have been right (1 on the embedded model)"
@@ -118,7 +118,7 @@ class Config(BaseSettings):
     )
     drift_budget: float = Field(0.05, ge=0, description="nats per token that approved turns may move in one correction")
     rehearse: int = Field(
-        0, ge=0, description="corrections and approved turns from before mixed into each step (2 on the embedded model)"
+        0, ge=0, description="corrections and approved turns from before mixed into each step (4 on the embedded model)"
     )
     min_gap: float = Field(0.0, ge=0, description="nats between teacher and model below which nothing is trained")
     state_dir: Path = Field(default_factory=lambda: state_folder(), description="checkpoints and session journals")
@@ -192,7 +192,7 @@ def defaults_of(backend: str, model_name: str) -> Mapping[str, Any]:
         return {}
     local = {"model_name": model_name or EMBEDDED_MODEL, "save_every": 1}
     small = {"lora_rank": 16, "learning_rate": 3e-4, "max_tokens": 400}
-    steps = {"max_inner_steps": 3, "max_denial_steps": 1, "rehearse": 2, "constant_instructions": True}
+    steps = {"max_inner_steps": 8, "max_denial_steps": 1, "rehearse": 4, "constant_instructions": True}
     return local | small | steps if local["model_name"] == EMBEDDED_MODEL else local
 
 

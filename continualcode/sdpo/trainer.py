@@ -35,9 +35,8 @@ from continualcode.types import (
     Turn,
 )
 
-WORTH_A_STEP = 0.2
-"""Of a completed lesson: rejected tokens whose gap is a smaller share of the largest are scored and not trained on; they
-have been learned at the denial."""
+NOISE = 0.01
+"""Nats by which the same weights may score a completion differently than when they sampled it."""
 KNOWN_BY_NOW = -1.0
 """A completion this many nats less likely than when it was sampled is one that was unlearned since."""
 
@@ -191,16 +190,13 @@ class _Attempt:
     @property
     def worth_a_step(self) -> list[Scores]:
         """What is trained on."""
-        return self._worth(self.new) + self.now[len(self.before) :]
+        return [*self._to_learn, *self.now[len(self.before) :]]
 
-    def _worth(self, new: Sequence[Scores]) -> list[Scores]:
-        gaps = [objective.gap(scores, self.config) for scores in self.before]
-        known = not self.is_denial
-        return [
-            scores
-            for gap, scores in zip(gaps, new, strict=True)
-            if not (known and scores.passage.kind == "rejected" and gap < WORTH_A_STEP * max(gaps))
-        ]
+    @property
+    def _to_learn(self) -> list[Scores]:
+        """Of a completed lesson, the rejected tokens only where they are not less likely than when they were sampled:
+        they should stay down, and what goes further down takes from what is to come up."""
+        return [s for s in self.new if self.is_denial or s.passage.kind != "rejected" or not _is_down(s)]
 
     @property
     def gap(self) -> float:
@@ -208,8 +204,12 @@ class _Attempt:
 
     @property
     def left(self) -> float:
-        """Share of the gap that is left, where it is trained on."""
-        before, now = (_mean(objective.gaps(self._worth(each), self.config)) for each in (self.before, self.new))
+        """Share of the gap that is left, of what is trained on."""
+        learned = {id(scores.passage) for scores in self._to_learn}
+        before, now = (
+            _mean(objective.gaps([s for s in each if id(s.passage) in learned], self.config))
+            for each in (self.before, self.new)
+        )
         return now / before if before else 1.0
 
     @property
@@ -266,10 +266,18 @@ def _view(before: Scores, now: Scores) -> TokenView:
     return TokenView(before.passage.tokens, before.student_T, before.teacher_T, now.student_T, kind, placebo_T)
 
 
+def _is_down(scores: Scores) -> bool:
+    return _since_sampled(scores) < -NOISE
+
+
 def _unlearned_since(scores: Scores) -> bool:
-    if (sampled := scores.passage.sampled) is None:
-        return True
-    return float((scores.student_T - sampled.logprobs_T).sum()) < KNOWN_BY_NOW
+    return scores.passage.sampled is None or _since_sampled(scores) < KNOWN_BY_NOW
+
+
+def _since_sampled(scores: Scores) -> float:
+    """Nats by which a sample became more likely."""
+    sampled = scores.passage.sampled
+    return float((scores.student_T - sampled.logprobs_T).sum()) if sampled is not None else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -460,19 +460,25 @@ async def test_a_failure_between_inner_steps_leaves_the_sampler_at_the_weights_t
     assert backend.sampler is backend._newest is not backend.initial_sampler
 
 
-async def test_a_denial_alone_may_take_fewer_steps_and_what_it_has_learned_is_not_trained_on_again():
-    backend = ScriptedBackend(["write all"], rate=2e5)
+@pytest.mark.parametrize(("since_sampled", "again"), [(-1.0, False), (1.0, True)])
+async def test_a_denial_alone_may_take_fewer_steps_and_is_trained_on_again_only_where_it_came_up(since_sampled, again):
+    backend = ScriptedBackend(["write all"])
     lesson = await a_lesson(backend)
     config = SDPOConfig(max_inner_steps=3, max_denial_steps=1, taken_at=0.0)
     trainer = SDPOTrainer(backend, RENDERER, config)
     assert (await trainer.learn([lesson])).inner_steps == 1
-    for _ in range(40):
-        await trainer.learn([lesson])
-    report = await trainer.learn([replace(lesson, demonstration=ToolCall("edit_lines", {"path": "a.py"}))])
+    completion = lesson.turn.completion
+    now_T = await backend.sampler.logprobs(completion.prompt, completion.tokens)
+    then = replace(completion, logprobs_T=now_T - since_sampled / len(now_T))
+    completed = Lesson(
+        replace(lesson.turn, completion=then), "use edit_lines", ToolCall("edit_lines", {"path": "a.py"})
+    )
+    report = await trainer.learn([completed])
     assert report.inner_steps == 3
     rejected, approved = report.views
-    assert [example.tokens for example in backend.steps[-1]] == [approved.tokens]
-    assert rejected.tokens == lesson.turn.completion.tokens
+    expected = [rejected.tokens, approved.tokens] if again else [approved.tokens]
+    assert [example.tokens for example in backend.steps[1]] == expected
+    assert rejected.tokens == completion.tokens
 
 
 async def test_what_completes_a_lesson_is_not_rehearsed_beside_itself():

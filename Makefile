@@ -3,6 +3,7 @@
 # make demo   the deny-learn-retry story with real numbers, no typing
 # make check  format, lint, types, tests          make bench  the benchmarks that fit a CPU
 # make peers  TRL and llama.cpp in .venv-peers, for benchmarks/engine.py to measure beside ours (compiles: 10 minutes)
+# make original  continualcode 0.6.0 in .venv-original (1.6 GB), for benchmarks/round_trips.py to measure beside ours
 #
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch's small CPU build on Linux; ARGS are passed on.
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP_ARGS := -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WORKSPACE ?= .demo
 
-.PHONY: run demo test check format lint types bench peers clean
+.PHONY: run demo test check format lint types bench peers original clean
 
 run: $(VENV)/.installed $(if $(filter .demo,$(WORKSPACE)),.demo/calc.py)
 	@$(BIN)/continualcode workspace=$(WORKSPACE) $(ARGS)
@@ -53,6 +54,10 @@ peers:
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) trl==1.16.0 peft
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36
 
+original:
+	@$(PYTHON) -m venv .venv-original
+	@.venv-original/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) continualcode==0.6.0 tinker==0.38.0 tinker-cookbook==0.5.8
+
 .demo/calc.py:
 	@cp -R examples/demo_repo .demo && git -C .demo init -q
 
@@ -68,4 +73,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers .demo
+	rm -rf $(VENV) .venv-peers .venv-original .demo

@@ -84,7 +84,9 @@ class Config(BaseSettings):
     auto_approve_readonly: bool = Field(False, description="run read, glob and grep without asking")
     rules: tuple[Rule, ...] = Field((), description="allow, ask or deny by tool, path or command: docs/gates.md")
     test_command: str | None = Field(
-        None, description="run on a copy before each change, which is denied if a test breaks: pytest -q"
+        None,
+        description="run on a copy before each change, which is denied if a test breaks, and after calls that could not be "
+        "tried: pytest -q",
     )
     lint_command: str | None = Field(None, description="likewise; new complaints are denied: ruff check {paths}")
     enable_training: bool = Field(True, description="learn from corrections; false: only denies")

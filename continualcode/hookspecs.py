@@ -86,7 +86,8 @@ def register_gates(config: Config) -> Sequence[ApprovalGate] | None:
     """Gates, asked in this order: those passed to `assemble`, those of plug-ins (last registered first), the built-in
     ones (Rules, ReadOnly, TestRunner, CommandGate), Remember, the frontend.
 
-    So a plug-in's gate can refuse what ReadOnly or an "always allow" would let through.
+    So a plug-in's gate can refuse what ReadOnly or an "always allow" would let through. One that is a Critic too is
+    asked as both.
     """
 
 
@@ -131,5 +132,5 @@ def register_benchmarks() -> Mapping[str, Benchmark] | None:
 
 @hookspec
 def observe(event: Event) -> None:
-    """Called with every event of a run before it is shown, in the event loop: return at once. What it raises ends the
-    run with a PluginError."""
+    """Called with every event of a run before it is shown, and what undo and redo did between runs, in the event
+    loop: return at once. What it raises ends the run with a PluginError."""

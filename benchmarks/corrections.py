@@ -54,7 +54,9 @@ ORIGINAL = {
     "constant_instructions": False,
 }
 """One step of sampled-token reverse KL, the newest weights as teacher."""
-LEARNING = ("learning_rate", "max_inner_steps", "max_denial_steps", "rehearse", "constant_instructions")
+LEARNING = (
+    "learning_rate", "max_inner_steps", "max_denial_steps", "drift_budget", "rehearse", "constant_instructions"
+)  # fmt: skip
 """The embedded model's defaults that say how it learns."""
 QUICK = ("base", "ours")
 
@@ -195,12 +197,15 @@ async def original(bench: Bench, habit: Habit) -> Rows:
 
 async def ours(bench: Bench, habit: Habit) -> Rows:
     backend = await bench.fresh()
-    trainer, seconds, notes = await bench.session(backend), 0.0, []
+    trainer, seconds, notes, measured = await bench.session(backend), 0.0, [], None
     for index in range(bench.corrections):
+        steps = trainer.steps
         took, note = await correct(bench, trainer, habit, index)
         seconds, notes = seconds + took, [*notes, note]
+        measured = measured if trainer.steps == steps else None
         if index + 1 in (1, 2, 4):
-            yield f"ours {index + 1}", Row(await bench.measured(backend, habit), seconds, ", ".join(notes))
+            measured = measured or await bench.measured(backend, habit)
+            yield f"ours {index + 1}", Row(measured, seconds, ", ".join(notes))
 
 
 async def correct(bench: Bench, trainer: SDPOTrainer, habit: Habit, index: int) -> tuple[float, str]:

@@ -118,7 +118,11 @@ class Config(BaseSettings):
     constant_instructions: bool = Field(
         False, description="no gradient through system message and tools: less time (True on the embedded model)"
     )
-    drift_budget: float = Field(0.05, ge=0, description="nats per token that approved turns may move in one correction")
+    drift_budget: float = Field(
+        0.05,
+        ge=0,
+        description="nats per token that approved turns may move in one correction (.02 on the embedded model)",
+    )
     rehearse: int = Field(
         0, ge=0, description="corrections and approved turns from before mixed into each step (4 on the embedded model)"
     )
@@ -194,7 +198,13 @@ def defaults_of(backend: str, model_name: str) -> Mapping[str, Any]:
         return {}
     local = {"model_name": model_name or EMBEDDED_MODEL, "save_every": 1}
     small = {"lora_rank": 16, "learning_rate": 3e-4, "max_tokens": 400}
-    steps = {"max_inner_steps": 8, "max_denial_steps": 1, "rehearse": 4, "constant_instructions": True}
+    steps = {
+        "max_inner_steps": 8,
+        "max_denial_steps": 1,
+        "drift_budget": 0.02,
+        "rehearse": 4,
+        "constant_instructions": True,
+    }
     return local | small | steps if local["model_name"] == EMBEDDED_MODEL else local
 
 

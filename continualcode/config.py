@@ -126,7 +126,11 @@ class Config(BaseSettings):
     rehearse: int = Field(
         0, ge=0, description="corrections and approved turns from before mixed into each step (4 on the embedded model)"
     )
-    min_gap: float = Field(0.0, ge=0, description="nats between teacher and model below which nothing is trained")
+    min_gap: float = Field(
+        0.0,
+        ge=0,
+        description="nats between teacher and model below which nothing is trained (.3 on the embedded model)",
+    )
     state_dir: Path = Field(default_factory=lambda: state_folder(), description="checkpoints and session journals")
 
     def __init__(self, **values: Any) -> None:
@@ -202,6 +206,7 @@ def defaults_of(backend: str, model_name: str) -> Mapping[str, Any]:
         "max_inner_steps": 8,
         "max_denial_steps": 1,
         "drift_budget": 0.02,
+        "min_gap": 0.3,
         "rehearse": 4,
         "constant_instructions": True,
     }

@@ -76,8 +76,8 @@ class SDPOConfig:
     rehearsal_weight: float = 1.0
     """Of the divergence on what is rehearsed, beside 1 for the new lessons."""
     min_gap: float = 0.0
-    """Nats between teacher and student over a whole completion below which nothing is trained: there is too little
-    to learn, or nothing."""
+    """Nats between teacher and student over a whole completion below which nothing is trained, or no more: there is too
+    little to learn, or nothing. Adam's steps are as long for a gap of .1 as for one of 10."""
 
     skip_first_tokens: int = 0
     """Tokens at the start of each completion that are not distilled on (SDFT's recipe skips 3)."""

@@ -230,7 +230,8 @@ class _Attempt:
     def scored(self, student: Sequence[Floats]) -> None:
         """The log-probabilities after one more step, which decide whether another follows."""
         self.now = rescored(self.now, student)
-        if self.left <= self.config.taken_at:
+        still = objective.gaps(self._to_learn, self.config)
+        if self.left <= self.config.taken_at or max(still, default=0.0) < self.config.min_gap:
             self.outcome = "taken"
         elif self.drift > self.config.drift_budget:
             self.outcome = "drifted"

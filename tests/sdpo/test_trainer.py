@@ -507,3 +507,15 @@ async def test_the_instructions_are_constant_where_all_that_is_trained_on_begins
     trainer.rehearse(await policy.propose(ASK))
     await trainer.learn([Lesson(turn, "use edit_lines")])
     assert 0 in [example.constant for example in backend.steps[-1]]
+
+
+async def test_steps_end_when_what_is_left_is_not_worth_one():
+    backend = ScriptedBackend(["write it all anew"])
+    lesson = await a_lesson(backend)
+    whole = await SDPOTrainer(backend, RENDERER, SDPOConfig(taken_at=0.0, max_inner_steps=3)).learn([lesson])
+    assert (whole.outcome, whole.inner_steps) == ("trained", 3)
+    backend = ScriptedBackend(["write it all anew"])
+    lesson = await a_lesson(backend)
+    config = SDPOConfig(taken_at=0.0, max_inner_steps=3, min_gap=0.999 * whole.gap)
+    report = await SDPOTrainer(backend, RENDERER, config).learn([lesson])
+    assert (report.outcome, report.inner_steps) == ("taken", 1)

@@ -280,6 +280,8 @@ class TrainReport:
     """share of the gap that is left"""
     drift: float = 0.0
     """nats per token by which the policy moved on what was rehearsed"""
+    cut: int = 0
+    """characters of a reason that the teacher could not be shown for want of room"""
 
     @property
     def logprob_before(self) -> float:

@@ -235,6 +235,7 @@ def _report_message(report: TrainReport) -> JsonObject:
         "gap": report.gap,
         "left": report.left,
         "drift": report.drift,
+        "cut": report.cut,
         "tokens_seen": [_view_message(view) for view in report.views],
     }
 

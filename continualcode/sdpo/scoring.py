@@ -27,7 +27,8 @@ class Passage:
     `sampled` is the completion when they are the policy's own sample under `prompt`; what was approved or written under
     another prompt has none, and is not importance-weighted. `advantage` is the reward less its siblings' mean. Beside
     a new lesson's, earlier ones are "rehearsed" and approved turns "kept": their teacher is what is remembered.
-    `constant`: tokens of the prompt's beginning that no gradient has to run through.
+    `constant`: tokens of the prompt's beginning that no gradient has to run through. `cut`: characters of the reason that
+    there was no room for.
     """
 
     kind: Literal["rejected", "approved", "rehearsed", "kept"]
@@ -38,6 +39,7 @@ class Passage:
     placebo_prompt: Tokens | None = None
     advantage: float = 0.0
     constant: int = 0
+    cut: int = 0
 
     @property
     def is_new(self) -> bool:
@@ -113,18 +115,18 @@ class Rendering:
     def _told(self, passage: Passage, hints: Hints, lesson: Lesson) -> Passage:
         placebo = None
         if self.config.placebo is not None:
-            placebo = self._prompt(Hints(feedback=self.config.placebo), lesson, len(passage.tokens))
-        prompt = self._prompt(hints, lesson, len(passage.tokens))
-        return replace(passage, teacher_prompt=prompt, placebo_prompt=placebo)
+            placebo, _ = self._prompt(Hints(feedback=self.config.placebo), lesson, len(passage.tokens))
+        prompt, cut = self._prompt(hints, lesson, len(passage.tokens))
+        return replace(passage, teacher_prompt=prompt, placebo_prompt=placebo, cut=cut)
 
-    def _prompt(self, hints: Hints, lesson: Lesson, completion: int) -> Tokens:
-        """The teacher's, with as much of the feedback as there is room for."""
+    def _prompt(self, hints: Hints, lesson: Lesson, completion: int) -> tuple[Tokens, int]:
+        """The teacher's, with as much of the feedback as there is room for, and how many characters are left out."""
         room = len(lesson.turn.completion.prompt) + self.config.max_reprompt_len
         if self.context_length is not None:
             room = min(room, self.context_length - completion)
         whole = self._render(hints, lesson)
         if len(whole) <= room:
-            return whole
+            return whole, 0
         if self.config.reprompt_truncation == "error" or len(self._render(self._cut(hints, 0), lesson)) > room:
             raise ContextLengthError(
                 f"what the teacher is to be shown makes its prompt {len(whole)} tokens; there is room for {room}. "
@@ -137,7 +139,7 @@ class Rendering:
                 fits = middle
             else:
                 too_long = middle
-        return self._render(self._cut(hints, fits), lesson)
+        return self._render(self._cut(hints, fits), lesson), len(hints.feedback) - fits
 
     def _instructions(self, lesson: Lesson) -> int:
         """Tokens that the prompt shares with one of the same instructions whatever is asked."""

@@ -253,6 +253,7 @@ class _Attempt:
             gap=self.gap,
             left=self.left,
             drift=self.drift,
+            cut=max(scores.passage.cut for scores in self.before),
         )
 
 

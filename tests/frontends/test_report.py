@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from continualcode.frontends.terminal.report import heat_map, learned_line, metrics_table, probability, why
+from continualcode.frontends.terminal.report import (
+    heat_map,
+    learned_line,
+    learned_lines,
+    metrics_table,
+    probability,
+    why,
+)
 from continualcode.types import TokenView, TrainReport
 
 
@@ -34,6 +41,14 @@ def test_probabilities_are_percent_or_powers_of_ten(chance, shown):
 def test_probabilities_that_are_none_are_told_as_such():
     assert probability(-math.inf) == "0 %"
     assert probability(math.nan) == "?"
+
+
+def test_what_of_a_reason_was_left_out_is_told():
+    whole = report([0.62, 0.5], [0.1, 0.04])
+    assert learned_lines(whole) == [learned_line(whole)]
+    left_out, learned = learned_lines(replace(whole, cut=1200))
+    assert "no room for 1,200 characters of the reason" in left_out.plain
+    assert learned == learned_line(whole)
 
 
 def test_one_line_shows_how_the_rejected_call_became_less_likely():

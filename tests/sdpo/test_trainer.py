@@ -399,8 +399,9 @@ async def test_a_reason_that_is_too_long_is_cut_to_what_there_is_room_for(side, 
     room = len(full) - len(lesson.turn.completion.prompt) - 6
     config = replace(SAMPLED, max_reprompt_len=room, reprompt_truncation=side)
     seen = Seen(backend)
-    await SDPOTrainer(backend, RENDERER, config, teacher=seen).learn([lesson])
+    report = await SDPOTrainer(backend, RENDERER, config, teacher=seen).learn([lesson])
     assert seen.prompts == [RENDERER.prompt(teacher_context(replace(lesson, reason=kept)))]
+    assert report.cut == len("use edit_lines") - len(kept)
     with pytest.raises(ContextLengthError, match=f"there is room for {len(full) - 6}"):
         await SDPOTrainer(backend, RENDERER, replace(config, reprompt_truncation="error")).learn([lesson])
     with pytest.raises(ContextLengthError, match="Shorten"):

@@ -27,7 +27,7 @@ from continualcode.events import (
 from continualcode.frontends.safe import visible
 from continualcode.frontends.terminal.progress import Progress
 from continualcode.frontends.terminal.render import render_malformed, render_reply, render_result
-from continualcode.frontends.terminal.report import counted, learned_line, tried_lines
+from continualcode.frontends.terminal.report import counted, learned_lines, tried_lines
 from continualcode.protocols import Examiner
 from continualcode.tools import READ_ONLY
 from continualcode.types import Deny, ToolCall, TrainReport
@@ -80,7 +80,8 @@ class Narrator:
         untold = list(takewhile(lambda report: report is not self._last_told, reversed(agent.reports)))
         for report in reversed(untold):
             self._last_told = report
-            self._print(learned_line(report))
+            for line in learned_lines(report):
+                self._print(line)
 
     def _wait_for_trials(self, agent: Agent, call: ToolCall | None, doing: str) -> None:
         examined = any(isinstance(part, Examiner) for part in (*agent.gates, *agent.critics))

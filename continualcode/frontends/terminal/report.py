@@ -27,6 +27,14 @@ def probability(logprob: float) -> str:
     return f"{percent:.2g} %" if percent >= 0.01 else f"10^{logprob / math.log(10):.1f}"
 
 
+def learned_lines(report: TrainReport) -> list[Text]:
+    """What was learned, and what of the reason was left out for want of room."""
+    if not report.cut:
+        return [learned_line(report)]
+    room = f"no room for {counted(report.cut, 'character')} of the reason (max_reprompt_len, the model's context)"
+    return [Text(room, style="yellow"), learned_line(report)]
+
+
 def learned_line(report: TrainReport) -> Text:
     """One line: how much less likely the rejected call is now and how much more the approved one, over how many tokens,
     in how many seconds; or why nothing was trained."""

@@ -1,6 +1,6 @@
 """What a correction teaches and what it costs: habits of the embedded model, corrected in several ways side by side.
 
-    python benchmarks/corrections.py [--quick] [--habits a,b] [--arms x,y] [--set name=value] [--json FILE] [--report]
+    python benchmarks/corrections.py [--quick] [--habits a,b] [--arms x,y] [--variants] [--set name=value] [--json FILE] [--report]
 
 Every arm starts from the same weights. Measured on 10 held-out requests a habit and 24 unrelated ones, in a new conversation: does
 the greedy call comply, how probable is the complying choice (exact), what else changed. Everything is seeded. The result
@@ -143,6 +143,17 @@ class Bench:
         return self.rejections[habit.name]
 
 
+SAMPLED = {"distillation_topk": None, "alpha": 1.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "the whole gradient, instructions included": {"constant_instructions": False},
+    "first 3 tokens skipped": {"skip_first_tokens": 3},
+    "placebo subtracted": {"placebo": "The sky is blue today."},
+    "the sampled token alone": SAMPLED,
+    "the sampled token alone, centred": {**SAMPLED, "center_advantages": True},
+    "nothing rehearsed": {"rehearse": 0},
+}
+"""Settings, each changed alone, of one correction."""
 Rows = AsyncIterator[tuple[str, Row]]
 
 
@@ -238,6 +249,32 @@ ARMS: dict[str, Callable[[Bench, Habit], Rows]] = {
 }
 
 
+async def variants(bench: Bench, habits: Sequence[Habit]) -> dict[str, Any]:
+    """One correction of each habit, learned with other settings."""
+    found: dict[str, Any] = {}
+    bench.corrections = 1
+    for name, bench.settings in VARIANTS.items():
+        found[name] = {}
+        for habit in habits:
+            async for _, row in ours(bench, habit):
+                say(habit.name, name, row)
+                found[name][habit.name] = asdict(row)
+    return found
+
+
+async def gaps(bench: Bench, habits: Sequence[Habit]) -> dict[str, dict[str, float]]:
+    """Nats between teacher and student over the rejected call, for the reason and for one that says nothing."""
+    found: dict[str, dict[str, float]] = {}
+    for habit in habits:
+        turn = await bench.first_rejected(habit)
+        found[habit.name] = {}
+        for reason in (habit.reason, "thanks"):
+            unseen = bench.trainer(bench.first, min_gap=1000.0, rehearse=0)
+            report = await unseen.learn([Lesson(turn, reason)])
+            found[habit.name][reason] = report.gap if report else 0.0
+    return found
+
+
 async def sequence(bench: Bench, habits: Sequence[Habit]) -> dict[str, Any]:
     """One correction each of several habits, one after another on the same weights; then all of them measured."""
     backend = await bench.fresh()
@@ -282,6 +319,10 @@ async def run(options: argparse.Namespace) -> None:
                     say(habit.name, label, row)
                     rows["arms"][label] = asdict(row)
             options.json.write_text(json.dumps(results, indent=1) + "\n")
+        if options.variants:
+            results["gaps"] = await gaps(bench, HABITS)
+            results["variants"] = await variants(bench, SEQUENCE)
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
         if options.sequence:
             results["sequence"] = await sequence(bench, SEQUENCE)
             options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -313,6 +354,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS), help=", ".join(ARMS))
     parser.add_argument("--quick", action="store_true", help="four habits, one correction of ours each")
     parser.add_argument("--sequence", action=argparse.BooleanOptionalAction, help="four habits one after another")
+    parser.add_argument("--variants", action="store_true", help="four habits learned with other settings")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of SDPOConfig, for ours")
     parser.add_argument("--corrections", type=int, choices=range(1, 5), help="of ours; default 4, 1 with --quick")
     parser.add_argument(

@@ -31,6 +31,10 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
     parts = [_head(results), _means(habits), _targets(results), _each(habits)]
     if "sequence" in results:
         parts.append(_sequence(results["sequence"]))
+    if "gaps" in results:
+        parts.append(_gaps(results["gaps"]))
+    if "variants" in results:
+        parts.append(_variants(results["variants"]))
     (folder / "corrections.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     _plot(habits, folder / "corrections.png")
 
@@ -133,6 +137,25 @@ def _sequence(found: Mapping[str, Any]) -> str:
         lines.append(
             f"| {name} | {at_once['greedy']:.0%} | {end['greedy']:.0%} | {at_once['probability']:.2f} | {end['probability']:.2f} |"
         )
+    return "\n".join(lines)
+
+
+def _gaps(found: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [
+        "Gap between the model and itself told the reason, in nats over the rejected call; beside it with *thanks* as the reason:\n"
+    ]
+    lines += [f"- {name}: {' and '.join(f'{gap:.2f}' for gap in gaps.values())}" for name, gaps in found.items()]
+    return "\n".join(lines)
+
+
+def _variants(found: Mapping[str, Mapping[str, Any]]) -> str:
+    habits = ", ".join(next(iter(found.values())))
+    lines = [
+        f"One setting changed at a time, one correction each of {habits}; means:\n",
+        "| | comply | P | of both | kept | KL | training, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {name} | {' | '.join(_figures(list(rows.values())))} |" for name, rows in found.items()]
     return "\n".join(lines)
 
 

@@ -77,8 +77,11 @@ class Instant:
     async def top_logprobs(self, prompt: Tokens, completion: Tokens, k: int) -> tuple[Ints, Floats]:
         return self.ids_TK[:, :k], self.top_TK[:, :k]
 
-    async def train_step(self, examples: Sequence[Example], *, learning_rate: float) -> Metrics:
+    async def train_step(self, examples: Sequence[Example], *, learning_rate: float, refresh: bool = True) -> Metrics:
         return {}
+
+    async def refresh(self) -> None:
+        pass
 
     async def save(self, name: str) -> str:
         return name

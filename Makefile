@@ -1,7 +1,7 @@
 # make run    set up and start the agent on the embedded model, in a copy of examples/demo_repo (or WORKSPACE=path)
 # make test   set up and run the tests
 # make demo   the deny-learn-retry story with real numbers, no typing
-# make check  format, lint, types, tests          make bench  the benchmarks that fit a CPU
+# make check  format, lint, types, tests          make bench  the benchmarks that fit a CPU, and docs/benchmarks.md
 # make peers  TRL and llama.cpp in .venv-peers, for benchmarks/engine.py to measure beside ours (compiles: 10 minutes)
 # make original  continualcode 0.6.0 in .venv-original (1.6 GB), for benchmarks/round_trips.py to measure beside ours
 #
@@ -35,19 +35,8 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev
-	@$(BIN)/python benchmarks/engine.py
-	@$(BIN)/python benchmarks/start.py
-	@$(BIN)/python benchmarks/correction_cost.py
-	@$(BIN)/python benchmarks/one_correction.py
-	@$(BIN)/python benchmarks/corrections.py --quick
-	@$(BIN)/python benchmarks/teachers.py
-	@$(BIN)/python benchmarks/how_it_works.py
-	@$(BIN)/python benchmarks/cold_start.py
-	@$(BIN)/python benchmarks/test_runner.py
-	@$(BIN)/python benchmarks/snapshots.py
-	@$(BIN)/python benchmarks/crash.py
-	@$(BIN)/python benchmarks/safety.py
+bench: $(VENV)/.installed-bench
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 peers:
 	@$(PYTHON) -m venv .venv-peers
@@ -70,6 +59,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[local,ripgrep,dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[local,ripgrep,dev,bench]'
 	@touch $@
 
 clean:

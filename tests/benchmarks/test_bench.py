@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LEFT_OUT = {
+    "bench": "runs the others",
+    "peers": "run by engine.py",
+    "round_trips_original": "run by round_trips.py",
+    "round_trips_ours": "run by round_trips.py",
+    "safety_swaps": "run by safety.py",
+}
+"""Programs among the benchmarks that have no section, and why."""
 
 
 @pytest.fixture(scope="session")
@@ -28,31 +36,34 @@ def empty(bench, tmp_path, monkeypatch):
     return bench
 
 
-def given(bench, monkeypatch, *sections):
-    monkeypatch.setattr(bench, "SECTIONS", sections)
-    bench.TEXT.write_text("$machines\n$overview\n" + "\n".join(f"## {s.name}\n${s.name}" for s in sections))
+def given(bench, monkeypatch, *places, words=()):
+    """A text with these places, and what stands on the command line."""
+    bench.TEXT.write_text("{{machines}}\n{{overview}}\n" + "".join(f"## Title\n{place}\n" for place in places))
+    monkeypatch.setattr(sys, "argv", ["bench.py", *words])
+    return bench.sections()
 
 
 def test_the_page_is_what_the_stored_outputs_give(bench):
     assert (ROOT / "docs/benchmarks.md").read_text() == bench.page()
 
 
-def test_every_section_has_its_place_in_the_text_once(bench):
-    places = re.findall(r"\$(\w+)", bench.TEXT.read_text())
-    assert sorted(places) == sorted([*(section.name for section in bench.SECTIONS), "machines", "overview"])
+def test_every_place_in_the_text_is_understood_and_no_name_is_there_twice(bench):
+    names = [section.name for section in bench.sections()]
+    assert len(names) == len(set(names))
+    assert bench.TEXT.read_text().count("{{") == len([*names, "machines", "overview"])
 
 
 def test_every_stored_output_has_a_section(bench):
-    assert {path.stem for path in bench.MEASURED.iterdir()} <= {section.name for section in bench.SECTIONS}
+    assert {path.stem for path in bench.MEASURED.iterdir()} <= {section.name for section in bench.sections()}
 
 
 def test_every_program_among_the_benchmarks_has_a_section_or_is_left_out_with_a_reason(bench):
     programs = {
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if '\nif __name__ == "__main__":' in path.read_text()
     }
-    run = set(re.findall(r"benchmarks/(\w+)\.py", "\n".join(section.command for section in bench.SECTIONS)))
-    assert run.isdisjoint(bench.LEFT_OUT)
-    assert programs == run | set(bench.LEFT_OUT)
+    run = set(re.findall(r"benchmarks/(\w+)\.py", "\n".join(section.command for section in bench.sections())))
+    assert run.isdisjoint(LEFT_OUT)
+    assert programs == run | set(LEFT_OUT)
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
@@ -62,17 +73,16 @@ def test_every_link_and_picture_is_there(page):
 
 
 def test_what_a_command_prints_is_shown_kept_and_put_on_the_page(empty, monkeypatch, capfd):
-    given(empty, monkeypatch, empty.Section("one", "python -c 'print(\"ok 3.5 s\\n| a |\\n|---|\\n| b |\\nend\")'"))
-    monkeypatch.setattr(sys, "argv", ["bench.py"])
+    [one] = given(empty, monkeypatch, "{{one: python -c 'print(\"ok 3.5 s\\n| a |\\n|---|\\n| b |\\nend\")'}}")
     assert empty.main() == 0
     assert "ok 3.5 s\n| a |" in capfd.readouterr().out
-    record = empty.read(empty.SECTIONS[0])
+    record = empty.read(one)
     assert (record.status, record.output) == ("0", "ok 3.5 s\n| a |\n|---|\n| b |\nend")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", record.date)
     page = (empty.DOCS / "benchmarks.md").read_text()
     assert "```\nok 3.5 s\n```\n\n| a |\n|---|\n| b |\n\n```\nend\n```" in page, "tables as tables"
     assert f"- {record.machine}; {record.versions}" in page
-    assert "Commands of the CPU set, timed: 1 of 1, 0 minutes in all." in page
+    assert "The CPU set: 1 of 1 commands are timed, 0 minutes in all." in page
 
 
 @pytest.mark.parametrize(
@@ -84,39 +94,40 @@ def test_what_a_command_prints_is_shown_kept_and_put_on_the_page(empty, monkeypa
     ],
 )
 def test_a_missed_target_and_a_failure_are_told(empty, monkeypatch, command, told):
-    given(empty, monkeypatch, empty.Section("one", command))
-    monkeypatch.setattr(sys, "argv", ["bench.py"])
+    given(empty, monkeypatch, f"{{{{one: {command}}}}}")
     assert empty.main() == 1
     assert told in (empty.DOCS / "benchmarks.md").read_text()
 
 
 def test_long_ones_run_by_name_only_and_do_not_count(empty, monkeypatch):
-    given(empty, monkeypatch, empty.Section("quick", "echo 1"), empty.Section("slow", "echo 2", long=True))
-    monkeypatch.setattr(sys, "argv", ["bench.py"])
+    _, slow = given(empty, monkeypatch, "{{quick: echo 1}}", "{{slow long: echo 2}}")
     empty.main()
     assert "Not measured yet: `python benchmarks/bench.py slow`" in (empty.DOCS / "benchmarks.md").read_text()
     monkeypatch.setattr(sys, "argv", ["bench.py", "slow"])
     empty.main()
-    empty.write(slow := empty.SECTIONS[1], replace(empty.read(slow), seconds="6000"))
-    assert "Commands of the CPU set, timed: 1 of 1, 0 minutes in all." in empty.page()
+    empty.write(slow, replace(empty.read(slow), seconds="6000"))
+    assert "The CPU set: 1 of 1 commands are timed, 0 minutes in all." in empty.page()
 
 
 def test_of_a_page_that_a_command_writes_the_summary_is_shown(empty, monkeypatch):
-    section = empty.Section(
-        "one", "echo noise; printf 'a\\n| sum |\\nb\\nrest\\n' > own.md", excerpt=("own.md", "| sum", "rest")
-    )
-    given(empty, monkeypatch, section)
-    monkeypatch.setattr(sys, "argv", ["bench.py"])
+    command = "echo noise; printf 'a\\n| sum |\\nb\\nrest\\n' > own.md"
+    given(empty, monkeypatch, f"{{{{one: {command} -> own.md '| sum' 'rest'}}}}")
     empty.main()
     page = (empty.DOCS / "benchmarks.md").read_text()
-    assert page.endswith("\n\n| sum |\nb"), "as it is"
-    assert "rest" not in page.replace(section.command, "")
-    assert "noise" not in page.replace(section.command, "")
+    assert page.endswith(f"`{command}`, {empty.read(empty.sections()[0]).date[:10]}\n\n| sum |\nb\n"), "as it is"
+
+
+def test_a_run_that_is_stopped_leaves_a_page_of_what_it_had(empty, monkeypatch):
+    one, _ = given(empty, monkeypatch, "{{one: echo 1}}", "{{two: echo 2}}")
+    run = empty.run
+    monkeypatch.setattr(empty, "run", lambda section: run(section) if section == one else sys.exit(130))
+    with pytest.raises(SystemExit):
+        empty.main()
+    assert "```\n1\n```" in (empty.DOCS / "benchmarks.md").read_text()
 
 
 def test_other_machines_are_named_with_their_sections(empty, monkeypatch):
-    sections = [empty.Section(name, "true") for name in ("one", "two", "three")]
-    given(empty, monkeypatch, *sections)
+    sections = given(empty, monkeypatch, "{{one: true}}", "{{two: true}}", "{{three: true}}")
     for section, machine in zip(sections, ("here", "there", "here"), strict=True):
         empty.write(section, empty.Record("2026-01-01", "true", "1", "0", "0.1", machine, "Python 3", "1"))
     assert empty.machines({section: empty.read(section) for section in sections}) == (
@@ -128,4 +139,4 @@ def test_an_unknown_name_is_refused(bench, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench.py", "enginee"])
     with pytest.raises(SystemExit):
         bench.main()
-    assert "unknown: enginee; there are engine, " in capsys.readouterr().err
+    assert "unknown: enginee; there are demo, " in capsys.readouterr().err

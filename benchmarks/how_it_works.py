@@ -12,7 +12,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from string import Template
 
@@ -49,10 +49,9 @@ async def main() -> int:
 
 async def _follow(assembly: Assembly, config: Config, request: str, demo: object) -> dict[str, object]:
     backend, renderer = assembly.backend, assembly.agent.policy.renderer
-    settings = {
-        name: getattr(config, name) for name in ("learning_rate", "max_inner_steps", "max_denial_steps", "rehearse")
-    }
-    trainer = SDPOTrainer(backend, renderer, SDPOConfig(**settings))
+    shared = [field.name for field in fields(SDPOConfig) if field.name in Config.model_fields]
+    settings = SDPOConfig(**{name: getattr(config, name) for name in shared})
+    trainer = SDPOTrainer(backend, renderer, settings)
     steps: list[Sequence[Example]] = []
     step = backend.train_step
 
@@ -85,6 +84,8 @@ async def _follow(assembly: Assembly, config: Config, request: str, demo: object
         "candidates": _candidates(steps[0][0], decisive, renderer, rejected),
         "gap": f"{denied.gap:.2f}",
         "loss": f"{denied.loss:.4f}",
+        "taken": f"{settings.taken_at:.0%}",
+        "most": settings.max_inner_steps,
         "denied": _told(denied),
         "resolved": _told(resolved),
         "approved": len(resolved.approved[0].tokens),

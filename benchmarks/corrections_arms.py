@@ -124,7 +124,6 @@ class Bench:
 
 SAMPLED = {"distillation_topk": None, "alpha": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "as it is": {},
     "the whole gradient, instructions included": {"constant_instructions": False},
     "first 3 tokens skipped": {"skip_first_tokens": 3},
     "placebo subtracted": {"placebo": "The sky is blue today."},

@@ -34,7 +34,7 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
     if "gaps" in results:
         parts.append(_gaps(results["gaps"]))
     if "variants" in results:
-        parts.append(_variants(results["variants"]))
+        parts.append(_variants(results["variants"], habits))
     (folder / "corrections.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     _plot(habits, folder / "corrections.png")
 
@@ -148,14 +148,16 @@ def _gaps(found: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _variants(found: Mapping[str, Mapping[str, Any]]) -> str:
-    habits = ", ".join(next(iter(found.values())))
+def _variants(found: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
+    names = list(next(iter(found.values())))
     lines = [
-        f"One setting changed at a time, one correction each of {habits}; means:\n",
+        f"One setting changed at a time, one correction each of {', '.join(names)}; means:\n",
         "| | comply | P | of both | kept | KL | training, s |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [f"| {name} | {' | '.join(_figures(list(rows.values())))} |" for name, rows in found.items()]
+    as_it_is = {name: measured[name]["arms"]["ours 1"] for name in names}
+    for name, rows in {"as it is": as_it_is, **found}.items():
+        lines.append(f"| {name} | {' | '.join(_figures(list(rows.values())))} |")
     return "\n".join(lines)
 
 

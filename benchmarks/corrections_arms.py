@@ -122,14 +122,12 @@ class Bench:
         return self.rejections[habit.name]
 
 
-SAMPLED = {"distillation_topk": None, "alpha": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "the whole gradient, instructions included": {"constant_instructions": False},
     "first 3 tokens skipped": {"skip_first_tokens": 3},
     "placebo subtracted": {"placebo": "The sky is blue today."},
-    "the sampled token alone": SAMPLED,
-    "the sampled token alone, centred": {**SAMPLED, "center_advantages": True},
     "nothing rehearsed": {"rehearse": 0},
+    "the sampled token alone, centred": {"distillation_topk": None, "alpha": 1.0, "center_advantages": True},
 }
 """Settings, each changed alone, of one correction."""
 Rows = AsyncIterator[tuple[str, Row]]

@@ -12,7 +12,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 from one_correction import EXAMPLES, _demo, _write
 
-from continualcode import Config, Lesson, SDPOConfig, SDPOTrainer, ToolCall
+from continualcode import Config, Lesson, SDPOConfig, ToolCall
 from continualcode.assembly import Assembly, build
 from continualcode.plugins import load_plugins
 from continualcode.types import Example, TokenView, TrainReport
@@ -49,9 +49,8 @@ async def main() -> int:
 
 async def _follow(assembly: Assembly, config: Config, request: str, demo: object) -> dict[str, object]:
     backend, renderer = assembly.backend, assembly.agent.policy.renderer
-    shared = [field.name for field in fields(SDPOConfig) if field.name in Config.model_fields]
-    settings = SDPOConfig(**{name: getattr(config, name) for name in shared})
-    trainer = SDPOTrainer(backend, renderer, settings)
+    learner = assembly.agent.learner
+    assert learner is not None
     steps: list[Sequence[Example]] = []
     step = backend.train_step
 
@@ -63,10 +62,10 @@ async def _follow(assembly: Assembly, config: Config, request: str, demo: object
     chances = [await demo.chances(assembly, request)]
     turn = await _write(assembly, request)
     lesson = Lesson(turn, demo.REASON)
-    denied = await trainer.learn([lesson])
+    denied = await learner.learn([lesson])
     assert denied is not None
     chances.append(await demo.chances(assembly, request))
-    resolved = await trainer.learn([replace(lesson, demonstration=RIGHT)])
+    resolved = await learner.learn([replace(lesson, demonstration=RIGHT)])
     assert resolved is not None
     chances.append(await demo.chances(assembly, request))
     elsewhere = await demo.chances(assembly, demo.ELSEWHERE)
@@ -84,8 +83,8 @@ async def _follow(assembly: Assembly, config: Config, request: str, demo: object
         "candidates": _candidates(steps[0][0], decisive, renderer, rejected),
         "gap": f"{denied.gap:.2f}",
         "loss": f"{denied.loss:.4f}",
-        "taken": f"{settings.taken_at:.0%}",
-        "most": settings.max_inner_steps,
+        "taken": f"{SDPOConfig().taken_at:.0%}",
+        "most": config.max_inner_steps,
         "denied": _told(denied),
         "resolved": _told(resolved),
         "approved": len(resolved.approved[0].tokens),

@@ -15,6 +15,7 @@ import ast
 import asyncio
 import json
 import logging
+import os
 import shlex
 import sys
 import tempfile
@@ -48,6 +49,7 @@ async def run(options: argparse.Namespace) -> None:
                 async for label, row in ARMS[arm](bench, habit):
                     say(habit.name, label, row)
                     rows["arms"][label] = asdict(row)
+            results["load"] = os.getloadavg()[2]
             options.json.write_text(json.dumps(results, indent=1) + "\n")
         if options.variants:
             results["gaps"] = await gaps(bench, HABITS)

@@ -98,7 +98,12 @@ def _targets(results: Mapping[str, Any]) -> str:
         lines.append(
             f"- {_met(held >= HELD)}: after four habits {held:.0%} of the first still holds (target {HELD:.0%})"
         )
-    return "One correction each, two cores:\n\n" + "\n".join(lines)
+    load = (
+        f" (load of the last quarter of an hour: {results['load']:.1f}, a busy core being 1)"
+        if "load" in results
+        else ""
+    )
+    return f"One correction each, two cores{load}:\n\n" + "\n".join(lines)
 
 
 def _met(holds: bool) -> str:

@@ -35,7 +35,7 @@ ORIGINAL = {
 }
 """One step of sampled-token reverse KL, the newest weights as teacher."""
 LEARNING = (
-    "learning_rate", "max_inner_steps", "max_denial_steps", "drift_budget", "min_gap", "rehearse", "constant_instructions"
+    "learning_rate", "max_inner_steps", "max_denial_steps", "min_gap", "rehearse", "constant_instructions"
 )  # fmt: skip
 """The embedded model's defaults that say how it learns."""
 

@@ -121,7 +121,7 @@ class Config(BaseSettings):
     drift_budget: float = Field(
         0.05,
         ge=0,
-        description="nats per token that approved turns may move in one correction (.02 on the embedded model)",
+        description="nats per token that approved turns may move in one correction",
     )
     rehearse: int = Field(
         0, ge=0, description="corrections and approved turns from before mixed into each step (4 on the embedded model)"
@@ -205,7 +205,6 @@ def defaults_of(backend: str, model_name: str) -> Mapping[str, Any]:
     steps = {
         "max_inner_steps": 8,
         "max_denial_steps": 1,
-        "drift_budget": 0.02,
         "min_gap": 0.3,
         "rehearse": 4,
         "constant_instructions": True,

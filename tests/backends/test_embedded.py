@@ -197,9 +197,9 @@ async def test_saved_weights_are_loaded_into_a_backend_whose_first_weights_stay_
     old_T = await first.initial_sampler.logprobs(PROMPT, TOKENS)
     for _ in range(2):  # the second step shows the optimiser's state
         logprobs = [await backend.sampler.logprobs(PROMPT, TOKENS) for backend in backends]
-        assert np.array_equal(*logprobs)
+        assert np.allclose(*logprobs, atol=1e-4)
         assert not np.allclose(logprobs[0], old_T, atol=1e-3)
-        assert np.array_equal(await second.initial_sampler.logprobs(PROMPT, TOKENS), old_T)
+        assert np.allclose(await second.initial_sampler.logprobs(PROMPT, TOKENS), old_T, atol=1e-4)
         for backend in backends:
             await backend.train_step([EXAMPLE], learning_rate=1e-2)
 
@@ -211,5 +211,6 @@ async def test_an_averaged_samplers_weights_are_saved_and_found_again(engine, ti
     await teacher.update()
     await teacher.sampler.save(tmp_path / "teacher")
     again = await backend.sampler_at(str(tmp_path / "teacher"))
-    assert np.array_equal(*[await sampler.logprobs(PROMPT, TOKENS) for sampler in (again, teacher.sampler)])
+    saved_T, kept_T = [await sampler.logprobs(PROMPT, TOKENS) for sampler in (again, teacher.sampler)]
+    assert np.allclose(saved_T, kept_T, atol=1e-4)  # how many threads add up is not the same each time
     await again.averaged(backend.sampler, 0.3)

@@ -99,7 +99,7 @@ def run(section: Section) -> Record:
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
-            lines.append(line.rstrip())
+            lines.append(line.rstrip().replace(str(ROOT), "."))
     return Record(
         f"{date:%Y-%m-%d %H:%M} UTC",
         section.command,

@@ -60,7 +60,7 @@ class SDPOConfig:
     constant_instructions: bool = False
     """No gradient through the instructions, what every conversation of the agent begins with: system message and tools.
     Their keys and values are taken as given. An approximation, for the time it saves where they are most of the prompt;
-    only the embedded engine makes it (docs/benchmarks.md)."""
+    only the embedded engine makes it (docs/corrections.md)."""
 
     max_inner_steps: int = 1
     """Optimiser steps on one `learn`. After each the completions are scored again; see `taken_at`."""

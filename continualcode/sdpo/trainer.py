@@ -196,7 +196,10 @@ class _Attempt:
     def _to_learn(self) -> list[Scores]:
         """Of a completed lesson, the rejected tokens only where they are not less likely than when they were sampled:
         they should stay down, and what goes further down takes from what is to come up."""
-        return [s for s in self.new if self.is_denial or s.passage.kind != "rejected" or not _is_down(s)]
+        completed = {s.passage.prompt for s in self.new if s.passage.kind == "approved"}
+        return [
+            s for s in self.new if not (s.passage.kind == "rejected" and s.passage.prompt in completed and _is_down(s))
+        ]
 
     @property
     def gap(self) -> float:

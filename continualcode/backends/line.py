@@ -112,7 +112,10 @@ class Line:
     async def _silence(self) -> str | None:
         """Why there was no answer, or None when there was one."""
         try:
-            return await asyncio.wait_for(_in_thread(lambda: _ask(f"{self.url}/api/v1/healthz")), _ANSWER_WITHIN + 0.5)
+            # not wait_for: before Python 3.12 it swallows a cancellation that meets the answer, and the watch never ends
+            async with asyncio.timeout(_ANSWER_WITHIN + 0.5):
+                silence: str | None = await _in_thread(lambda: _ask(f"{self.url}/api/v1/healthz"))
+                return silence
         except TimeoutError:
             return f"no answer within {_ANSWER_WITHIN:g} s"
 

@@ -166,6 +166,30 @@ async def test_a_slow_answer_is_waited_for_while_the_server_lives(bigram_service
     assert server.seen.count("healthz") == asked, "nobody waits, nobody asks"
 
 
+@pytest.mark.parametrize("ticks", range(3))
+async def test_a_wait_that_ends_just_as_the_server_answers_ends_the_asking_too(monkeypatch, ticks):
+    loop, asking = asyncio.get_running_loop(), asyncio.Event()
+    questions: list[asyncio.Future[None]] = []
+
+    def asked(function) -> asyncio.Future[None]:
+        questions.append(loop.create_future())
+        asking.set()
+        return questions[-1]
+
+    monkeypatch.setattr(line_module, "_in_thread", asked)
+    awaited = loop.create_future()
+    waiting = asyncio.ensure_future(Line("http://127.0.0.1:9", patience=0).wait(awaited))
+    await asking.wait()
+    awaited.set_result("done")
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    questions[0].set_result(None)
+    assert await waiting == "done"
+    so_far = len(questions)
+    await asyncio.sleep(0.05)
+    assert len(questions) == so_far
+
+
 async def test_a_request_that_never_ends_can_be_cancelled_and_the_next_one_works(
     bigram_service, wire_server, official_client
 ):

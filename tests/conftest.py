@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is loaded: sums over two threads round otherwise than over one, and which it is would depend on the load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def _module(name):
     """A module of tests/backends by path: test modules cannot import one another under importlib mode."""

@@ -35,6 +35,11 @@ def gradient_of(training: TrainingClient, loss: Callable[[torch.Tensor], torch.T
     return gradient
 
 
+def assert_same_gradient(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Up to rounding, which differs with the threads that are free, and is as large as the largest numbers make it."""
+    assert float((found - expected).norm()) < 1e-5 * float(expected.norm())
+
+
 @pytest.fixture
 def training(service: ServiceClient, tiny: str) -> TrainingClient:
     client = service.create_lora_training_client(tiny, rank=3, seed=0).result()
@@ -84,7 +89,7 @@ def test_cross_entropy_has_the_gradient_of_its_formula(
 
     datum = types.Datum(types.ModelInput.from_ints(ids), {"target_tokens": targets, "weights": weights})
     output = training.forward_backward([datum], "cross_entropy").result()
-    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-4, rtol=1e-4)
+    assert_same_gradient(training._adapter.grad, expected)
     assert not torch.allclose(training._adapter.grad, shifted, atol=1e-2)
 
     logprobs = output.loss_fn_outputs[0]["logprobs"].to_numpy()
@@ -113,7 +118,7 @@ def test_policy_losses_have_the_gradient_of_their_formula(training: TrainingClie
 
     expected = gradient_of(training, formula, ids)
     training.forward_backward([datum], name).result()
-    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-4, rtol=1e-4)
+    assert_same_gradient(training._adapter.grad, expected)
     assert expected.abs().max() > 1e-3
 
 
@@ -136,7 +141,7 @@ def test_gradients_of_several_datums_and_calls_add_up(training: TrainingClient, 
     training._adapter.clear_gradient()
     for datum in data:
         training.forward_backward([datum], "importance_sampling").result()
-    torch.testing.assert_close(training._adapter.grad, together, atol=1e-5, rtol=1e-4)
+    assert_same_gradient(training._adapter.grad, together)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "importance_sampling"])
@@ -152,7 +157,7 @@ def test_data_that_begin_alike_are_read_together_with_the_gradient_of_each_alone
     training._adapter.clear_gradient()
     monkeypatch.setattr("continualcode.local.gradients.PACKED", 0)
     alone = training.forward_backward(data, name).result()
-    torch.testing.assert_close(gradient, training._adapter.grad, atol=1e-4, rtol=1e-3)
+    assert_same_gradient(gradient, training._adapter.grad)
     for one, other in zip(together.loss_fn_outputs, alone.loss_fn_outputs, strict=True):
         np.testing.assert_allclose(one["logprobs"].to_numpy(), other["logprobs"].to_numpy(), atol=1e-4)
     assert together.metrics["loss:sum"] == pytest.approx(alone.metrics["loss:sum"], rel=1e-4)
@@ -208,7 +213,7 @@ def test_constant_tokens_are_read_as_they_are_and_the_gradient_is_that_of_the_re
         adapter.clear_gradient()
         training.forward_backward([datum], "cross_entropy", {"constant_tokens": constant}).result()
         alone += adapter.grad
-    torch.testing.assert_close(alone, held, atol=1e-4, rtol=1e-3)
+    assert_same_gradient(alone, held)
 
 
 def test_constant_tokens_that_are_not_shared_or_trained_on_are_refused(training: TrainingClient, tokens: Ids) -> None:
@@ -236,7 +241,7 @@ def test_a_custom_loss_has_its_own_gradient_and_metrics(training: TrainingClient
         return (logprobs[0] ** 2).sum(), {"custom/mean:mean": float(logprobs[0].detach().mean())}
 
     output = training.forward_backward_custom([datum], squared).result()
-    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-3, rtol=1e-3)
+    assert_same_gradient(training._adapter.grad, expected)
     logprobs = output.loss_fn_outputs[0]["logprobs"].to_numpy()
     assert output.metrics["loss:sum"] == pytest.approx(float((logprobs**2).sum()), rel=1e-4)
     assert output.metrics["custom/mean:mean"] == pytest.approx(float(logprobs.mean()), rel=1e-4)
@@ -249,7 +254,7 @@ def test_many_positions_are_scored_in_pieces_with_the_same_gradient(training: Tr
     expected = gradient_of(training, lambda lp: -(lp[range(200), targets] * weights).sum(), ids)
     datum = types.Datum(types.ModelInput.from_ints(ids), {"target_tokens": targets, "weights": weights})
     training.forward_backward([datum], "cross_entropy").result()
-    torch.testing.assert_close(training._adapter.grad, expected, atol=1e-3, rtol=1e-3)
+    assert_same_gradient(training._adapter.grad, expected)
 
 
 def test_long_inputs_are_recomputed_with_the_same_gradient(
@@ -261,7 +266,7 @@ def test_long_inputs_are_recomputed_with_the_same_gradient(
     training._adapter.clear_gradient()
     monkeypatch.setattr("continualcode.local.llama.RECOMPUTE_ABOVE", N - 1)
     training.forward_backward([datum], "ppo").result()
-    torch.testing.assert_close(training._adapter.grad, kept, atol=1e-5, rtol=1e-5)
+    assert_same_gradient(training._adapter.grad, kept)
 
 
 def test_adam_is_torchs_adamw_with_clipping(training: TrainingClient, tokens: Ids) -> None:

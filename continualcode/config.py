@@ -49,6 +49,7 @@ WORKSPACE_KEYS = frozenset(
         "max_inner_steps",
         "max_denial_steps",
         "constant_instructions",
+        "null_space",
         "drift_budget",
         "rehearse",
         "min_gap",
@@ -117,6 +118,9 @@ class Config(BaseSettings):
     )
     constant_instructions: bool = Field(
         False, description="no gradient through system message and tools: less time (True on the embedded model)"
+    )
+    null_space: bool = Field(
+        False, description="train away from what ordinary turns use (the embedded model, where it is True)"
     )
     drift_budget: float = Field(
         0.05,

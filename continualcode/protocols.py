@@ -61,6 +61,15 @@ class Averaging(Protocol):
         ...
 
 
+@runtime_checkable
+class NullSpaced(Protocol):
+    """A Backend that can keep what it trains out of the way of what is known."""
+
+    async def into_null_space(self, sequences: Sequence[Tokens]) -> None:
+        """Draws LoRA weights anew, away from what the layers read in these sequences; those that were trained stay."""
+        ...
+
+
 class Backend(Protocol):
     """A model whose weights can be trained."""
 

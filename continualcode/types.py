@@ -320,6 +320,8 @@ class Capabilities:
     """tokens in all, where every one of them can be scored at once; None: only some."""
     weight_averaging: bool = False
     """its samplers are Averaging."""
+    null_space: bool = False
+    """it is NullSpaced."""
     notes: tuple[str, ...] = ()
 
     @property

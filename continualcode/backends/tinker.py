@@ -28,7 +28,7 @@ from continualcode.errors import (
     ConfigError,
     ContextLengthError,
 )
-from continualcode.types import Capabilities, Example, Floats, Metrics
+from continualcode.types import Capabilities, Example, Floats, Metrics, Tokens
 
 __all__ = ["TinkerBackend", "TinkerSampler"]
 
@@ -57,7 +57,7 @@ class TinkerBackend:
         self._tokenizer = tokenizer
         self._in_process = isinstance(newest, InProcess)
         if isinstance(newest, InProcess):
-            beyond = replace(found.capabilities, vocabulary=newest.vocabulary, weight_averaging=True)
+            beyond = replace(found.capabilities, vocabulary=newest.vocabulary, weight_averaging=True, null_space=True)
             self._found = found = replace(found, capabilities=beyond)
         self._capabilities = found.capabilities
         self._one_step = asyncio.Lock()
@@ -150,6 +150,16 @@ class TinkerBackend:
         async with self._one_step:
             output = await self.line.ask(self._training.forward, data, "cross_entropy")
         return _logprobs(output.loss_fn_outputs, examples)
+
+    async def into_null_space(self, sequences: Sequence[Tokens]) -> None:
+        """Draws the LoRA's A away from what the layers read in these sequences, to train only B from then on; nothing where
+        something was trained before. Raises CapabilityError where it is not the embedded engine's."""
+        if not self._capabilities.null_space:
+            raise CapabilityError(
+                "only the embedded engine trains in the null space of ordinary turns; set null_space=False"
+            )
+        async with self._one_step:
+            await self.line.ask(self._training.into_null_space, sequences)
 
     async def save(self, name: str) -> str:
         """Keeps weights and optimiser state; returns the path that `load_checkpoint_path` takes."""

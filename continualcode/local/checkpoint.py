@@ -33,6 +33,7 @@ class State(BaseModel):
 
     base_model: str
     step: int = 0
+    null_space: bool = False
     expires: float | None = None
     user_metadata: dict[str, str] | None = None
 

@@ -137,7 +137,7 @@ class Engine:
         self, weights: Weights | None, tokens: Sequence[int], rows: Sequence[int], room: int = 0
     ) -> tuple[Tensor, Cache]:
         """Features [W, F] at the rows, and the keys and values of all tokens."""
-        self._check_tokens(tokens)
+        self.check_tokens(tokens)
         room = max(room, len(tokens))
         cache = self.prefix.find(_version(weights), tokens, rows[0], room) or self.network.new_cache(room)
         start = cache.length
@@ -147,7 +147,8 @@ class Engine:
         with torch.no_grad():
             return self.network.read(weights, new, cache, wanted)[0], cache
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """ConfigError for none or for ids out of the vocabulary, ContextLengthError for too many."""
         if not tokens:
             raise ConfigError("the prompt is empty; it needs at least one token")
         self.check_length(len(tokens), "the prompt's tokens")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from continualcode.local.lora import Group, Slot, Weights
+from continualcode.local.lora import Group, Part, Slot, Weights
 
 
 class TransformersCache:
@@ -75,7 +75,7 @@ class TransformersNetwork:
         taken = inspect.signature(model.forward).parameters
         self._selects = "logits_to_keep" in taken
         self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5.24
-        self._lora: dict[str, tuple[Tensor, Tensor, float]] = {}
+        self._lora: dict[str, Part] = {}
         self.groups = self._hook()
 
     def new_cache(self, room: int) -> TransformersCache:
@@ -91,7 +91,7 @@ class TransformersNetwork:
         if self._selects:
             options["logits_to_keep"] = wanted
         parts = weights.parts if weights is not None else ()
-        self._lora = {part.slots[0].name: (part.a, part.bs[0], part.scale) for part in parts if part is not None}
+        self._lora = {part.slots[0].name: part for part in parts if part is not None}
         try:
             logits: Tensor = self._model(**options).logits
         finally:
@@ -120,9 +120,10 @@ class TransformersNetwork:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if name not in self._lora:
                 return output
-            a, b, scale = self._lora[name]
-            x = inputs[0]
-            return output + F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype)) * scale
+            part, x = self._lora[name], inputs[0]
+            if part.observe is not None:
+                part.observe(x.reshape(-1, x.shape[-1]))
+            return output + F.linear(F.linear(x, part.a.to(x.dtype)), part.bs[0].to(x.dtype)) * part.scale
 
         return add
 

@@ -91,6 +91,16 @@ class Gradients:
             linear.append(Item(item.tokens, {"target_tokens": item.inputs["target_tokens"], "weights": -slope}))
         return value.detach(), self.backward(linear, Loss("cross_entropy"))
 
+    def into_null_space(self, sequences: Sequence[Tokens]) -> None:
+        """Draws every A away from what the layers read in these sequences; nothing where some B is not zero."""
+        if self._adapter.trained:
+            return
+        tokens = dict(enumerate(sequences))
+        together = isinstance(self._engine.network, PackedNetwork)
+        with torch.no_grad(), self._adapter.into_null_space() as weights:
+            for pack in packs(tokens, PACKED if together else 0):
+                self._features(weights, [(tokens[i], torch.arange(len(tokens[i]))) for i in pack], 0)
+
     def logprobs(self, item: Item) -> Tensor:
         """Log-probabilities of all targets, in their shape."""
         targets = item.inputs["target_tokens"].to(self._engine.network.device)

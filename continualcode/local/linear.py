@@ -70,13 +70,15 @@ class Linear:
     def __call__(self, x: Tensor, part: Part | None, *, gated: bool = False) -> Tensor:
         """x [..., I] to [..., O]; with `gated` x is gate and up [..., 2 I] and W gets their swiglu, which is not kept
         for the backward but computed again."""
-        if torch.is_grad_enabled() and (x.requires_grad or (part is not None and part.a.requires_grad)):
+        if torch.is_grad_enabled() and (x.requires_grad or (part is not None and part.bs[0].requires_grad)):
             flat = x.reshape(-1, x.shape[-1])
             lora = (part.a, *part.bs) if part else ()
             y: Tensor = _Trained.apply(flat, self, part, gated, *lora)  # type: ignore[no-untyped-call]
             return y.view(*x.shape[:-1], -1)
         if gated:
             x = swiglu(x)
+        if part is not None and part.observe is not None:
+            part.observe(x.reshape(-1, x.shape[-1]))
         if self._by_row and x.numel() == x.shape[-1]:
             return self.row(x.reshape(1, -1), part).view(*x.shape[:-1], -1)
         y = F.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
@@ -137,7 +139,7 @@ class _Trained(torch.autograd.Function):
         if grad_x is not None:
             grad_x.addmm_(grad_hidden, a.to(grad.dtype))
         read = swiglu(x) if ctx.gated else x
-        grad_a = (grad_hidden.t() @ read).to(a.dtype)
+        grad_a = (grad_hidden.t() @ read).to(a.dtype) if ctx.needs_input_grad[4] else None
         if ctx.gated and grad_x is not None:
             grad_x = swiglu_gradient(x, grad_x)
         return grad_x, None, None, None, grad_a, *grad_bs

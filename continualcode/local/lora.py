@@ -6,16 +6,22 @@ input (q, k, v; gate, up) form a group whose A's lie next to each other, so that
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
 
 from continualcode.errors import BackendError, ConfigError
+
+RIDGE = 1.0
+"""Of the ridge regression that `Adapter.into_null_space` subtracts, out of the inputs' mean square."""
+EXPLAINING = 512
+"""Inputs, evenly spread over those seen, that it is fitted on: two thirds of a second for 135M parameters."""
 
 _versions = itertools.count(1)
 _in_use: weakref.WeakSet[Weights] = weakref.WeakSet()
@@ -44,12 +50,14 @@ Group = tuple[Slot, ...]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One group's tensors: `a` [slots * rank, inputs] and the B's [outputs, rank] in slot order."""
+    """One group's tensors: `a` [slots * rank, inputs] and the B's [outputs, rank] in slot order. `observe` is shown the
+    group's inputs [N, inputs] as they go through."""
 
     slots: Group
     a: torch.Tensor
     bs: tuple[torch.Tensor, ...]
     scale: float
+    observe: Callable[[torch.Tensor], None] | None = None
     _joined: dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
 
     def joined(self, outputs: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,10 +154,11 @@ class Adam:
 
 @dataclass
 class Adapter:
-    """LoRA weights being trained, with their gradient and Adam's moments."""
+    """LoRA weights being trained, with their gradient and Adam's moments. In `null_space` A is not: only B is."""
 
     layout: Layout
     flat: torch.Tensor
+    null_space: bool = False
     grad: torch.Tensor = field(init=False)
     mean: torch.Tensor = field(init=False)
     square: torch.Tensor = field(init=False)
@@ -189,9 +198,30 @@ class Adapter:
             if part is None or gradient is None:
                 parts.append(None)
                 continue
-            a = _leaf(part.a, gradient.a)
+            a = part.a if self.null_space else _leaf(part.a, gradient.a)
             parts.append(Part(part.slots, a, tuple(map(_leaf, part.bs, gradient.bs)), part.scale))
         return Weights(self.layout, self.flat, self._weights.version, tuple(parts))
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has an effect on the model: some B is not zero."""
+        return any(bool(b.any()) for part in self.layout.parts(self.flat) if part is not None for b in part.bs)
+
+    @contextlib.contextmanager
+    def into_null_space(self) -> Iterator[Weights]:
+        """Weights to read tokens with that take out of every A what the inputs that go through explain of it.
+
+        B alone is trained afterwards, so that B (A x) stays near zero for inputs like those (LoRA-Null with A frozen, arXiv
+        2503.02659; InfLoRA, arXiv 2404.00228). Rows keep their lengths, and with them what a step does to other inputs.
+        """
+        parts = [part for part in self.layout.parts(self.flat) if part is not None]
+        lengths = [part.a.norm(dim=1, keepdim=True) for part in parts]
+        watching = (p and replace(p, observe=partial(_take_out, p.a)) for p in self.layout.parts(self.flat))
+        yield Weights(self.layout, self.flat, next(_versions), tuple(watching))
+        for part, length in zip(parts, lengths, strict=True):
+            part.a.mul_(length / part.a.norm(dim=1, keepdim=True))
+        self.null_space = True
+        self._renew()
 
     def adam(self, settings: Adam) -> float:
         """One step on the accumulated gradient, which it clears; returns the gradient's norm before clipping.
@@ -221,7 +251,14 @@ class Adapter:
         self.grad.zero_()
         self.has_gradient = False
 
-    def load(self, tensors: Mapping[str, torch.Tensor], moments: Sequence[torch.Tensor] | None, step: int) -> None:
+    def load(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        moments: Sequence[torch.Tensor] | None,
+        step: int,
+        *,
+        null_space: bool = False,
+    ) -> None:
         """Replaces the weights, and Adam's moments by those given or by zero. All of it or nothing."""
         flat = flatten(self.layout, tensors)
         mean, square = moments if moments is not None else (torch.zeros_like(flat), torch.zeros_like(flat))
@@ -231,6 +268,7 @@ class Adapter:
         self.mean.copy_(mean)
         self.square.copy_(square)
         self.step = step if moments is not None else 0
+        self.null_space = null_space
         self.clear_gradient()
         self._renew()
 
@@ -261,6 +299,15 @@ def flatten(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor
             raise ConfigError(f"{name} has shape {list(tensors[name].shape)}, this client's has {list(view.shape)}")
         view.copy_(tensors[name])
     return flat
+
+
+def _take_out(a: torch.Tensor, inputs: torch.Tensor) -> None:
+    """Leaves of the rows of a [R, I] the residual of their ridge regression on the inputs [N, I]."""
+    chosen = torch.linspace(0, len(inputs) - 1, min(len(inputs), EXPLAINING), device=inputs.device).long()
+    x = inputs[chosen].float()
+    gram = x @ x.t()
+    gram.diagonal().add_(RIDGE * float(gram.trace()) / a.shape[1] + 1e-9)
+    a -= torch.cholesky_solve(x @ a.t(), torch.linalg.cholesky(gram)).t() @ x
 
 
 def _leaf(view: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -109,6 +109,15 @@ class TrainingClient:
             return types.OptimStepResponse(metrics={"grad_norm:mean": self._adapter.adam(settings)})
 
         return self._model.worker.submit(step)
+
+    def into_null_space(self, sequences: Sequence[Sequence[int]]) -> APIFuture[None]:
+        """Draws A anew, away from what the layers read in these sequences of token ids, and trains only B from then on:
+        little changes for inputs like them. Does nothing to a LoRA that is trained already. Not in Tinker's interface.
+        """
+        given = [tuple(tokens) for tokens in sequences if tokens]
+        for tokens in given:
+            self._model.engine.check_tokens(tokens)
+        return self._model.worker.submit(lambda stop: self._gradients.into_null_space(given))
 
     def save_state(
         self,
@@ -244,6 +253,7 @@ class TrainingClient:
         state = checkpoint.State(
             base_model=self._model.name,
             step=self._adapter.step,
+            null_space=self._adapter.null_space,
             expires=time.time() + ttl if ttl is not None else None,
             user_metadata=metadata,
         )
@@ -275,7 +285,8 @@ def load_into(adapter: Adapter, saved: checkpoint.Checkpoint, path: str, *, opti
             f"{path!r} is a LoRA of rank {saved.rank} and alpha {saved.alpha}; this client's has rank "
             f"{adapter.layout.rank} and alpha {adapter.layout.alpha}: use create_training_client_from_state"
         )
-    adapter.load(saved.tensors, saved.moments if optimizer else None, saved.state.step)
+    moments = saved.moments if optimizer else None
+    adapter.load(saved.tensors, moments, saved.state.step, null_space=saved.state.null_space)
 
 
 def _targets_alone(datum: types.Datum) -> types.Datum:

@@ -14,7 +14,7 @@ import numpy as np
 
 from continualcode.protocols import Renderer, Sampler
 from continualcode.sdpo.scoring import Passage, Scores, Width, student, with_own
-from continualcode.types import Conversation, Floats, Message, Turn
+from continualcode.types import Conversation, Floats, Message, Tokens, Turn
 
 MOST = 100
 """Candidates remembered per position, so that whole vocabularies are not."""
@@ -80,6 +80,11 @@ class Rehearsal:
         scores = Scores(passage, ids_TK, policy_TK, policy_TK)
         self._ordinary = [scores if each is ordinary else each for each in self._ordinary]
         return scores
+
+
+def beginning_of(ordinary: Exchange, renderer: Renderer) -> Tokens:
+    """Its prompt and as much of the reply as would be rehearsed."""
+    return renderer.prompt(ordinary[0]) + renderer.completion(ordinary[1])[:BEGINNING]
 
 
 def rescored(scored: Sequence[Scores], student: Sequence[Floats]) -> list[Scores]:

@@ -62,6 +62,10 @@ class SDPOConfig:
     Their keys and values are taken as given. An approximation, for the time it saves where they are most of the prompt;
     only the embedded engine makes it (docs/corrections.md)."""
 
+    null_space: bool = False
+    """Before the first step, draw the LoRA's A away from what the layers read in the trainer's `ordinary` turns, which are
+    then not rehearsed, and train B alone (LoRA-Null, arXiv 2503.02659). Steps may be longer: learning rates of 1e-3 and
+    more. Only the embedded engine does it."""
     max_inner_steps: int = 1
     """Optimiser steps on one `learn`. After each the completions are scored again; see `taken_at`."""
     max_denial_steps: int | None = None

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from continualcode.errors import CapabilityError, ConfigError
-from continualcode.protocols import Backend, Renderer, Teacher
+from continualcode.protocols import Backend, NullSpaced, Renderer, Teacher
 from continualcode.sdpo import objective
-from continualcode.sdpo.rehearsal import Rehearsal, rescored
+from continualcode.sdpo.rehearsal import Rehearsal, beginning_of, rescored
 from continualcode.sdpo.reprompt import DEFAULT_TEMPLATE, RepromptTemplate
 from continualcode.sdpo.scoring import Rendering, Scores, Width, score
 from continualcode.sdpo.settings import SDPOConfig
@@ -54,12 +54,12 @@ class SDPOTrainer:
         teacher: overrides `config.teacher_regularization`.
         template: the texts that tell the teacher what went wrong. What it will be shown is
             `teacher_context(lesson, template)`: where the model does not do what that asks, nothing can be distilled.
-        ordinary: conversations and replies that learning should leave as likely as they are, beside the turns that
-            `rehearse` is told of, by the weights the backend was made with.
+        ordinary: conversations and replies that learning should leave as likely as they are, by the weights the backend
+            was made with: rehearsed beside the turns that `rehearse` is told of, or with `null_space` kept clear of.
 
     `notes` says, for a person, where the backend made the trainer take less than was asked for.
 
-    Raises ConfigError for an unknown teacher, CapabilityError where alpha needs candidates the backend cannot give.
+    Raises ConfigError for an unknown teacher, CapabilityError where the backend lacks what the config needs.
     """
 
     def __init__(
@@ -74,10 +74,15 @@ class SDPOTrainer:
     ) -> None:
         self.backend, self.renderer, self.template = backend, renderer, template
         _refuse_moving_snapshots(config, backend.capabilities)
+        if config.null_space and not backend.capabilities.null_space:
+            raise CapabilityError(
+                "only the embedded engine trains in the null space of ordinary turns; set null_space=False"
+            )
         self.teacher = teacher or _teacher_named(config, backend)
         self._width, self.notes = _candidates_to_use(config, backend)
         self.config = config if self._width is not None else replace(config, distillation_topk=None)
-        self._rehearsal = Rehearsal(renderer, ordinary)
+        self._rehearsal = Rehearsal(renderer, () if config.null_space else ordinary)
+        self._apart_from = ordinary if config.null_space else ()
         self.steps = 0
 
     @property
@@ -138,6 +143,7 @@ class SDPOTrainer:
         """Until the correction has taken, or may go no further; not scored again after the last step that it may take.
         The sampler is the newest weights in the end, always."""
         fresh = True
+        await self._into_null_space()
         try:
             while attempt.outcome is None:
                 batch = objective.examples(attempt.worth_a_step, self.config)
@@ -153,6 +159,11 @@ class SDPOTrainer:
         finally:
             if not fresh:
                 await self.backend.refresh()
+
+    async def _into_null_space(self) -> None:
+        if self._apart_from and isinstance(self.backend, NullSpaced):
+            await self.backend.into_null_space([beginning_of(turn, self.renderer) for turn in self._apart_from])
+            self._apart_from = ()
 
     async def _now(self, attempt: _Attempt) -> list[Floats]:
         return await self.backend.forward(objective.examples(attempt.now, self.config))

@@ -520,3 +520,30 @@ async def test_steps_end_when_what_is_left_is_not_worth_one():
     config = SDPOConfig(taken_at=0.0, max_inner_steps=3, min_gap=0.999 * whole.gap)
     report = await SDPOTrainer(backend, RENDERER, config).learn([lesson])
     assert (report.outcome, report.inner_steps) == ("taken", 1)
+
+
+class NullSpacedBackend(ScriptedBackend):
+    """Notes what it is told to keep clear of, and after how many steps."""
+
+    def __init__(self, *args):
+        super().__init__(*args, capabilities=replace(FULLY_CAPABLE, null_space=True))
+        self.clear_of = []
+
+    async def into_null_space(self, sequences):
+        self.clear_of.append((len(self.steps), list(sequences)))
+
+
+async def test_before_the_first_step_the_weights_are_drawn_clear_of_ordinary_turns_which_are_not_rehearsed():
+    backend, ordinary = NullSpacedBackend(["write all", "again"]), (ASK, Message("assistant", "good morning"))
+    config = SDPOConfig(null_space=True, rehearse=2)
+    trainer = SDPOTrainer(backend, RENDERER, config, ordinary=[ordinary])
+    await trainer.learn([await a_lesson(backend)])
+    await trainer.learn([await a_lesson(backend)])
+    expected = RENDERER.prompt(ASK) + RENDERER.completion(ordinary[1])
+    assert backend.clear_of == [(0, [expected])]
+    assert [example.tokens for example in backend.steps[0]] == [(*b"write all", RENDERER.stop[0])]
+
+
+async def test_a_backend_without_a_null_space_is_told_at_construction():
+    with pytest.raises(CapabilityError, match="null_space=False"):
+        SDPOTrainer(ScriptedBackend(["x"]), RENDERER, SDPOConfig(null_space=True))

@@ -18,12 +18,14 @@ from continualcode.local import ServiceClient
 from continualcode.local.coldstart.ordinary import ordinary_requests
 from continualcode.policy import Policy
 from continualcode.sdpo import SDPOConfig, SDPOTrainer
+from continualcode.sdpo.rehearsal import beginning_of
 from continualcode.sdpo.reprompt import teacher_context
 from continualcode.types import Conversation, Example, Lesson, Message, Sampling, Turn
 
 MODEL = "smollm2-135m"
 SEED = 1
 DEFAULTS = defaults_of("local", MODEL)
+PLAIN = defaults_of("local", MODEL, null_space=False)
 ORIGINAL = {
     "alpha": 1.0,
     "distillation_topk": None,
@@ -32,10 +34,11 @@ ORIGINAL = {
     "rehearse": 0,
     "min_gap": 0.0,
     "constant_instructions": False,
+    "null_space": False,
 }
 """One step of sampled-token reverse KL, the newest weights as teacher."""
 LEARNING = (
-    "learning_rate", "max_inner_steps", "max_denial_steps", "min_gap", "rehearse", "constant_instructions"
+    "learning_rate", "max_inner_steps", "max_denial_steps", "min_gap", "rehearse", "constant_instructions", "null_space"
 )  # fmt: skip
 """The embedded model's defaults that say how it learns."""
 
@@ -74,10 +77,13 @@ class Bench:
         )
 
     def trainer(self, backend: TinkerBackend, **settings: Any) -> SDPOTrainer:
-        ours = {name: DEFAULTS[name] for name in LEARNING}
+        ours = {name: DEFAULTS[name] for name in LEARNING if name in DEFAULTS}
         chosen = {**ours, **self.settings, **settings}
-        ordinary = [(self.examiner.opening.add(Message("user", text)), reply) for text, reply in ordinary_requests()]
-        return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen), ordinary=ordinary)
+        return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen), ordinary=self.ordinary)
+
+    @property
+    def ordinary(self) -> list[tuple[Conversation, Message]]:
+        return [(self.examiner.opening.add(Message("user", text)), reply) for text, reply in ordinary_requests()]
 
     async def session(self, backend: TinkerBackend) -> SDPOTrainer:
         """Our trainer after some approved work."""
@@ -123,10 +129,16 @@ class Bench:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "all of the LoRA, nothing rehearsed": {
+        "null_space": False,
+        **{n: PLAIN[n] for n in LEARNING if n in PLAIN},
+        "rehearse": 0,
+    },
+    "all of the LoRA, 4 turns rehearsed": {"null_space": False, **{n: PLAIN[n] for n in LEARNING if n in PLAIN}},
+    "4 turns rehearsed": {"rehearse": 4},
     "the whole gradient, instructions included": {"constant_instructions": False},
     "first 3 tokens skipped": {"skip_first_tokens": 3},
     "placebo subtracted": {"placebo": "The sky is blue today."},
-    "nothing rehearsed": {"rehearse": 0},
     "the sampled token alone, centred": {"distillation_topk": None, "alpha": 1.0, "center_advantages": True},
 }
 """Settings, each changed alone, of one correction."""
@@ -161,21 +173,34 @@ async def teacher(bench: Bench, habit: Habit) -> Rows:
 
 
 async def sft(bench: Bench, habit: Habit) -> Rows:
-    """Cross-entropy on the corrected call, token mean."""
+    """Cross-entropy on the corrected call, token mean, with all of the LoRA."""
+    async for row in _sft(bench, habit, "sft", PLAIN["learning_rate"], (1, 2, 4)):
+        yield row
+
+
+async def sft_null(bench: Bench, habit: Habit) -> Rows:
+    """The same in the null space."""
+    async for row in _sft(bench, habit, "sft null", DEFAULTS["learning_rate"], (2, 4, 8)):
+        yield row
+
+
+async def _sft(bench: Bench, habit: Habit, name: str, learning_rate: float, shown: Sequence[int]) -> Rows:
     backend, ask, seconds = await bench.fresh(), habit.training[0], 0.0
+    if name == "sft null":
+        await backend.into_null_space([beginning_of(turn, bench.examiner.renderer) for turn in bench.ordinary])
     tokens = bench.examiner.written(ask.right)
     ids_T1 = np.array(tokens)[:, None]
     example = Example(bench.examiner.prompt(ask.text), tokens, ids_T1, np.full(ids_T1.shape, 1 / len(tokens)))
-    for step in range(1, 5):
+    for step in range(1, shown[-1] + 1):
         started = time.perf_counter()
-        await backend.train_step([example], learning_rate=DEFAULTS["learning_rate"])
+        await backend.train_step([example], learning_rate=learning_rate)
         seconds += time.perf_counter() - started
-        if step in (1, 2, 4):
-            yield f"sft {step}", Row(await bench.measured(backend, habit), seconds)
+        if step in shown:
+            yield f"{name} {step}", Row(await bench.measured(backend, habit), seconds)
 
 
 async def original(bench: Bench, habit: Habit) -> Rows:
-    for rate in (DEFAULTS["learning_rate"], 1e-4):
+    for rate in (PLAIN["learning_rate"], 1e-4):
         backend = await bench.fresh()
         trainer = bench.trainer(backend, **ORIGINAL, learning_rate=rate)
         report = await trainer.learn([Lesson(await bench.first_rejected(habit), habit.reason)])
@@ -220,6 +245,7 @@ ARMS: dict[str, Callable[[Bench, Habit], Rows]] = {
     "context": context,
     "teacher": teacher,
     "sft": sft,
+    "sft null": sft_null,
     "original": original,
     "ours": ours,
 }

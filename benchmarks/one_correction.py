@@ -33,7 +33,7 @@ async def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             config = Config(workspace=folder, backend="local", model_name="smollm2-135m", seed=1, state_dir=folder)
             async with await build(config, load_plugins(entry_points=False)) as assembly:
-                await _one(assembly, requests, SDPOConfig(learning_rate=config.learning_rate, alpha=alpha), demo)
+                await _one(assembly, requests, SDPOConfig(learning_rate=3e-4, alpha=alpha), demo)
     return 0
 
 

@@ -94,7 +94,7 @@ class Config(BaseSettings):
     lora_rank: int = Field(
         32, ge=1, description="rank of the trained LoRA; a power of 2 on Tinker (16 on the embedded model)"
     )
-    learning_rate: float = Field(1e-4, gt=0, description="of one correction's step (3e-4 on the embedded model)")
+    learning_rate: float = Field(1e-4, gt=0, description="of one correction's step (1e-3 on the embedded model)")
     save_every: int = Field(10, ge=0, description="save after so many steps, and at the end; 0: only then (1 on local)")
     temperature: float = Field(1.0, ge=0, description="of sampling; training needs 1")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of sampling; training needs 1")
@@ -111,7 +111,7 @@ class Config(BaseSettings):
     )
     teacher_update_rate: float = Field(0.05, ge=0, le=1, description="of ema and trust-region: 0 frozen, 1 newest")
     max_inner_steps: int = Field(
-        1, ge=1, description="optimiser steps on one correction, at most (8 on the embedded model)"
+        1, ge=1, description="optimiser steps on one correction, at most (12 on the embedded model)"
     )
     max_denial_steps: int | None = Field(
         None, ge=1, description="the same while it is not known what would have been right (1 on the embedded model)"
@@ -120,16 +120,16 @@ class Config(BaseSettings):
         False, description="no gradient through system message and tools: less time (True on the embedded model)"
     )
     null_space: bool = Field(
-        False, description="train away from what ordinary turns use (the embedded model, where it is True)"
+        False,
+        description="train only weights that ordinary turns do not use (True on the embedded model, nowhere else; without it "
+        "4 rehearsed, 8 steps of 3e-4)",
     )
     drift_budget: float = Field(
         0.05,
         ge=0,
         description="nats per token that approved turns may move in one correction",
     )
-    rehearse: int = Field(
-        0, ge=0, description="corrections and approved turns from before mixed into each step (4 on the embedded model)"
-    )
+    rehearse: int = Field(0, ge=0, description="corrections and approved turns from before mixed into each step")
     min_gap: float = Field(
         0.0,
         ge=0,
@@ -183,7 +183,10 @@ class Config(BaseSettings):
         """What was left to us: the backend by what there is to reach, the rest by the backend."""
         backend = self.backend if self.backend != "auto" else default_backend(self.base_url)
         wanted = {"workspace": self.workspace.expanduser().absolute(), "state_dir": self.state_dir.expanduser()}
-        defaults = {**defaults_of(backend, self.model_name), "alpha": 1.0 if self.distillation_topk is None else 0.0}
+        defaults = {
+            **defaults_of(backend, self.model_name, null_space=self.null_space or not self.chosen("null_space")),
+            "alpha": 1.0 if self.distillation_topk is None else 0.0,
+        }
         wanted |= {key: value for key, value in defaults.items() if not self.chosen(key)}
         return {**wanted, "backend": backend}
 
@@ -193,26 +196,23 @@ def default_backend(base_url: str | None) -> str:
     return "tinker" if base_url or os.environ.get("TINKER_API_KEY") or os.environ.get("TINKER_BASE_URL") else "local"
 
 
-def defaults_of(backend: str, model_name: str) -> Mapping[str, Any]:
-    """The defaults that depend on where the model runs and which it is.
+def defaults_of(backend: str, model_name: str, *, null_space: bool = True) -> Mapping[str, Any]:
+    """The defaults that depend on where the model runs and which it is, and there on whether it is to use null_space.
 
     Learning rates of one online correction with LoRA: 1e-4 for the models Tinker serves (its online user-feedback
-    recipe, rank 32); 3e-4 for the embedded 135M model, where 2 to 4 steps then flip the corrected habit and leave
-    the others (1e-4 took 8). Rank 16 is what that was measured with. A local save takes 0.2 s, a hosted one seconds.
+    recipe, rank 32); for the embedded 135M model 3e-4, and 1e-3 in the null space, where B alone is trained
+    (docs/corrections.md). Rank 16 is what that was measured with. A local save takes 0.2 s, a hosted one seconds.
     """
     if backend == "tinker":
         return {"model_name": model_name or HOSTED_MODEL}
     if backend != "local":
         return {}
     local = {"model_name": model_name or EMBEDDED_MODEL, "save_every": 1}
-    small = {"lora_rank": 16, "learning_rate": 3e-4, "max_tokens": 400}
-    steps = {
-        "max_inner_steps": 8,
-        "max_denial_steps": 1,
-        "min_gap": 0.3,
-        "rehearse": 4,
-        "constant_instructions": True,
-    }
+    small = {"lora_rank": 16, "max_tokens": 400, "max_denial_steps": 1, "min_gap": 0.3, "constant_instructions": True}
+    if null_space:
+        steps: dict[str, Any] = {"null_space": True, "learning_rate": 1e-3, "max_inner_steps": 12}
+    else:
+        steps = {"learning_rate": 3e-4, "max_inner_steps": 8, "rehearse": 4}
     return local | small | steps if local["model_name"] == EMBEDDED_MODEL else local
 
 

@@ -146,7 +146,9 @@ def test_a_rate_that_no_teacher_would_read_is_refused():
 def test_without_key_or_address_it_is_the_embedded_model(monkeypatch):
     config = Config()
     assert (config.backend, config.model_name, config.lora_rank, config.save_every) == ("local", "smollm2-135m", 16, 1)
-    assert config.learning_rate == 3e-4
+    assert (config.learning_rate, config.null_space, config.rehearse) == (1e-3, True, 0)
+    plain = Config(null_space=False)
+    assert (plain.learning_rate, plain.null_space, plain.rehearse) == (3e-4, False, 4)
     assert not config.chosen("backend")
     hosted = Config(base_url="http://localhost:1")
     assert (hosted.backend, hosted.model_name) == ("tinker", "Qwen/Qwen3-4B-Instruct-2507")

@@ -71,7 +71,7 @@ class SDPOConfig:
     max_denial_steps: int | None = None
     """The same where nothing is known yet of what would have been right; None: as many. More steps then move the
     probability of what was rejected onto whatever begins like it."""
-    taken_at: float = 0.1
+    taken_at: float = 0.02
     """A correction has taken when this share of the divergence that is trained on is left: no further inner step."""
     drift_budget: float = 0.05
     """Nats per token, on what is rehearsed, that one `learn` may move the policy: past it no further inner step."""

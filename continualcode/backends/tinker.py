@@ -277,6 +277,8 @@ async def _training_client(
         if checkpoint is not None:
             raise ConfigError(f"checkpoint {checkpoint!r} cannot be loaded: {_cause(error)}") from error
         known = await _models(line, service)
+        if model_name in known:
+            raise
         raise ConfigError(f"no model {model_name!r}: {_cause(error)}{_nearest(model_name, known)}") from error
     info = await line.call(training.get_info)
     if (base := info.model_data.model_name) not in (None, model_name):

@@ -205,6 +205,17 @@ async def test_wrong_models_and_checkpoints_are_named_with_what_to_do(bigram_ser
         await TinkerBackend.connect(service, model_name="trigram", load_checkpoint_path=path)
 
 
+async def test_a_known_model_that_cannot_be_had_is_not_called_unknown(bigram_service, monkeypatch):
+    service = bigram_service()
+
+    def refuse(**asked):
+        raise ValueError("lora_rank 3 is no power of 2")
+
+    monkeypatch.setattr(service, "create_lora_training_client", refuse)
+    with pytest.raises(BackendError, match="could not do it: lora_rank 3 is no power of 2"):
+        await TinkerBackend.connect(service, model_name="bigram", lora_rank=3)
+
+
 async def test_the_tokenizer_is_the_given_one_or_the_models(bigram_service):
     service = bigram_service()
     assert (await TinkerBackend.connect(service, model_name="bigram")).tokenizer == "the bigram tokenizer"

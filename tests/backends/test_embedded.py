@@ -66,7 +66,7 @@ async def pair(engine, wire_server, official_client, tiny_llama):
 
 async def test_every_token_has_the_same_logprobs_over_http_and_in_process(pair):
     local, remote = pair
-    beyond = {"vocabulary": None, "weight_averaging": False, "notes": ()}
+    beyond = {"vocabulary": None, "weight_averaging": False, "null_space": False, "notes": ()}
     assert replace(local.capabilities, **beyond) == replace(remote.capabilities, notes=())
     assert local.capabilities.distillation_topk == 20, "of a vocabulary of 64, in which 100 cannot be had"
     (most,) = await remote.sampler.sample(PROMPT, Sampling(max_tokens=2, candidates=100, seed=1))

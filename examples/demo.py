@@ -76,9 +76,8 @@ async def narrate(assembly: Assembly, request: str) -> None:
                     f"       learned in {report.seconds:.1f} s over {report.tokens} tokens: log P(rejected call) "
                     f"{report.logprob_before:.1f} -> {report.logprob_after:.1f}"
                 )
-                for view in report.approved:
-                    print(f"       log P(approved call) {view.student_T.sum():.1f} -> {view.after_T.sum():.1f}")
                 if report.approved:
+                    print(f"       {report.left:.0%} of the gap between the model and itself, told the reason, is left")
                     return
             case ToolReturned(call=call, result=result):
                 print(f"       {call.name}: {short(result.output)}")

@@ -17,11 +17,7 @@ from functools import cached_property, partial
 import torch
 
 from continualcode.errors import BackendError, ConfigError
-
-RIDGE = 1.0
-"""Of the ridge regression that `Adapter.into_null_space` subtracts, out of the inputs' mean square."""
-EXPLAINING = 512
-"""Inputs, evenly spread over those seen, that it is fitted on: two thirds of a second for 135M parameters."""
+from continualcode.local.null_space import take_out
 
 _versions = itertools.count(1)
 _in_use: weakref.WeakSet[Weights] = weakref.WeakSet()
@@ -216,7 +212,7 @@ class Adapter:
         """
         parts = [part for part in self.layout.parts(self.flat) if part is not None]
         lengths = [part.a.norm(dim=1, keepdim=True) for part in parts]
-        watching = (p and replace(p, observe=partial(_take_out, p.a)) for p in self.layout.parts(self.flat))
+        watching = (p and replace(p, observe=partial(take_out, p.a)) for p in self.layout.parts(self.flat))
         yield Weights(self.layout, self.flat, next(_versions), tuple(watching))
         for part, length in zip(parts, lengths, strict=True):
             part.a.mul_(length / part.a.norm(dim=1, keepdim=True))
@@ -299,15 +295,6 @@ def flatten(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor
             raise ConfigError(f"{name} has shape {list(tensors[name].shape)}, this client's has {list(view.shape)}")
         view.copy_(tensors[name])
     return flat
-
-
-def _take_out(a: torch.Tensor, inputs: torch.Tensor) -> None:
-    """Leaves of the rows of a [R, I] the residual of their ridge regression on the inputs [N, I]."""
-    chosen = torch.linspace(0, len(inputs) - 1, min(len(inputs), EXPLAINING), device=inputs.device).long()
-    x = inputs[chosen].float()
-    gram = x @ x.t()
-    gram.diagonal().add_(RIDGE * float(gram.trace()) / a.shape[1] + 1e-9)
-    a -= torch.cholesky_solve(x @ a.t(), torch.linalg.cholesky(gram)).t() @ x
 
 
 def _leaf(view: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from tinker import types
 
 from continualcode.errors import ConfigError
 from continualcode.local import ServiceClient, TrainingClient
-from continualcode.local.lora import RIDGE, _take_out
+from continualcode.local.null_space import RIDGE, take_out
 
 Ids = Callable[[int], list[int]]
 
@@ -46,7 +46,7 @@ def row_lengths(client: TrainingClient) -> torch.Tensor:
 
 def test_what_the_inputs_explain_is_taken_out_by_hand() -> None:
     a = torch.tensor([[1.0, 1.0]])
-    _take_out(a, torch.tensor([[2.0, 0.0]]))
+    take_out(a, torch.tensor([[2.0, 0.0]]))
     # gram 4, ridge RIDGE * 4 / 2: the first number keeps ridge / (gram + ridge) of itself, the second is not seen
     torch.testing.assert_close(a, torch.tensor([[RIDGE / (RIDGE + 2), 1.0]]))
 

@@ -135,7 +135,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rehearse": 0,
     },
     "all of the LoRA, 4 turns rehearsed": {"null_space": False, **{n: PLAIN[n] for n in LEARNING if n in PLAIN}},
-    "4 turns rehearsed": {"rehearse": 4},
     "the whole gradient, instructions included": {"constant_instructions": False},
     "first 3 tokens skipped": {"skip_first_tokens": 3},
     "placebo subtracted": {"placebo": "The sky is blue today."},

@@ -1,7 +1,9 @@
 """The embedded engine behind the wire format: the official client must give the numbers it has in process."""
 
 import gc
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,16 @@ async def test_an_averaged_samplers_weights_are_saved_and_found_again(engine, ti
     saved_T, kept_T = [await sampler.logprobs(PROMPT, TOKENS) for sampler in (again, teacher.sampler)]
     assert np.allclose(saved_T, kept_T, atol=1e-4)  # how many threads add up is not the same each time
     await again.averaged(backend.sampler, 0.3)
+
+
+async def test_only_the_engine_in_process_draws_its_weights_clear_of_sequences(pair):
+    local, remote = pair
+    assert local.capabilities.null_space
+    with pytest.raises(CapabilityError, match="null_space=False"):
+        await remote.into_null_space([PROMPT])
+    before_T = await local.sampler.logprobs(PROMPT, (5, 6, 7))
+    await local.into_null_space([PROMPT])
+    local_path, remote_path = [Path(await backend.save("drawn")) for backend in pair]
+    np.testing.assert_array_equal(await local.sampler.logprobs(PROMPT, (5, 6, 7)), before_T)
+    assert json.loads((local_path / "state.json").read_text())["null_space"] is True
+    assert json.loads((remote_path / "state.json").read_text())["null_space"] is False

@@ -68,7 +68,7 @@ async def test_a_call_that_blocks_for_ever_can_be_left():
     began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     hang.set()
 
 
@@ -202,7 +202,7 @@ async def test_a_request_that_never_ends_can_be_cancelled_and_the_next_one_works
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     server.never.clear()
     assert (await backend.sampler.logprobs((1, 2), (3, 4))).shape == (2,)
 

@@ -172,7 +172,7 @@ async def test_waits_overlap(connected):
     server.latency = 0.25
     began = time.monotonic()
     await asyncio.gather(*(backend.sampler.logprobs(PROMPT, TOKENS) for _ in range(6)))
-    assert time.monotonic() - began < 1.5, "two round trips of latency, not twelve"
+    assert time.monotonic() - began < 2.5, "two round trips of latency, not twelve"
 
 
 async def test_the_doctor_works_over_http(connected):

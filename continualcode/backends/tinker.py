@@ -160,6 +160,10 @@ class TinkerBackend:
             )
         async with self._one_step:
             await self.line.ask(self._training.into_null_space, sequences)
+            if (
+                self._sampler is self._initial
+            ):  # as likely as before, but what averages weights needs the A of later ones
+                self._initial = self._sampler = self._sampler_of(await self._snapshot())
 
     async def save(self, name: str) -> str:
         """Keeps weights and optimiser state; returns the path that `load_checkpoint_path` takes."""

@@ -72,7 +72,12 @@ class ExactEMATeacher:
 
     def __init__(self, backend: Backend, rate: float) -> None:
         self._backend, self._rate = backend, rate
-        self.sampler: Sampler = backend.initial_sampler
+        self._averaged: Sampler | None = None
+
+    @property
+    def sampler(self) -> Sampler:
+        """Up to the first update the backend's initial one, which may be drawn anew until then."""
+        return self._averaged or self._backend.initial_sampler
 
     async def score(self, prompt: Tokens, completion: Tokens, ids_TK: Ints | None) -> Floats:
         return await _score(self.sampler, prompt, completion, ids_TK)
@@ -80,7 +85,7 @@ class ExactEMATeacher:
     async def update(self) -> None:
         if not isinstance(self.sampler, Averaging):
             raise CapabilityError("this backend cannot average weights; EMATeacher averages log-probabilities")
-        self.sampler = await self.sampler.averaged(self._backend.sampler, self._rate)
+        self._averaged = await self.sampler.averaged(self._backend.sampler, self._rate)
 
 
 class TrustRegionTeacher:

@@ -229,3 +229,16 @@ async def test_only_the_engine_in_process_draws_its_weights_clear_of_sequences(p
     np.testing.assert_array_equal(await local.sampler.logprobs(PROMPT, (5, 6, 7)), before_T)
     assert json.loads((local_path / "state.json").read_text())["null_space"] is True
     assert json.loads((remote_path / "state.json").read_text())["null_space"] is False
+
+
+async def test_the_average_of_weights_begins_with_those_drawn_clear_of_sequences(engine, tiny_llama):
+    backend = await TinkerBackend.connect(engine(), model_name=tiny_llama, seed=3)
+    teacher = ExactEMATeacher(backend, 0.5)
+    await backend.into_null_space([PROMPT])
+    await backend.train_step([EXAMPLE], learning_rate=0.1)
+    await teacher.update()
+    average, newest = (sampler._client._weights for sampler in (teacher.sampler, backend.sampler))
+    for part, newer in zip(average.parts, newest.parts, strict=True):
+        if part is not None:
+            torch.testing.assert_close(part.a, newer.a, rtol=0, atol=1e-7)
+            torch.testing.assert_close(part.bs[0], newer.bs[0] / 2)

@@ -79,13 +79,17 @@ class ExactEMATeacher:
         """Up to the first update the backend's initial one, which may be drawn anew until then."""
         return self._averaged or self._backend.initial_sampler
 
+    @sampler.setter
+    def sampler(self, kept: Sampler) -> None:
+        self._averaged = kept
+
     async def score(self, prompt: Tokens, completion: Tokens, ids_TK: Ints | None) -> Floats:
         return await _score(self.sampler, prompt, completion, ids_TK)
 
     async def update(self) -> None:
         if not isinstance(self.sampler, Averaging):
             raise CapabilityError("this backend cannot average weights; EMATeacher averages log-probabilities")
-        self._averaged = await self.sampler.averaged(self._backend.sampler, self._rate)
+        self.sampler = await self.sampler.averaged(self._backend.sampler, self._rate)
 
 
 class TrustRegionTeacher:

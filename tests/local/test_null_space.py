@@ -116,3 +116,21 @@ def test_unknown_tokens_are_refused(service: ServiceClient, tiny: str) -> None:
     client = service.create_lora_training_client(tiny, rank=4, seed=0).result()
     with pytest.raises(ConfigError, match="token ids must be"):
         client.into_null_space([[3, 10**6]]).result()
+
+
+def test_what_fails_on_the_way_changes_nothing(
+    service: ServiceClient, tiny: str, tokens: Ids, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = service.create_lora_training_client(tiny, rank=4, seed=0).result()
+    before, seen = client._adapter.flat.clone(), []
+
+    def fails_at_the_third(a: torch.Tensor, inputs: torch.Tensor) -> None:
+        seen.append(a.zero_())
+        if len(seen) == 3:
+            raise MemoryError("no room")
+
+    monkeypatch.setattr("continualcode.local.lora.take_out", fails_at_the_third)
+    with pytest.raises(MemoryError):
+        client.into_null_space([tokens(20)]).result()
+    assert torch.equal(client._adapter.flat, before)
+    assert not client._adapter.null_space

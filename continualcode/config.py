@@ -127,7 +127,7 @@ class Config(BaseSettings):
     drift_budget: float = Field(
         0.05,
         ge=0,
-        description="nats per token that approved turns may move in one correction",
+        description="nats per token that rehearsed turns may move in one correction",
     )
     rehearse: int = Field(0, ge=0, description="corrections and approved turns from before mixed into each step")
     min_gap: float = Field(

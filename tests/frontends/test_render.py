@@ -67,6 +67,12 @@ def test_a_long_change_is_shortened_saying_by_how_much():
     assert "99" in shown(full.renderable)
 
 
+@pytest.mark.parametrize(("new_file", "said"), [(True, "(empty)"), (False, "(nothing would change)")])
+def test_a_change_without_lines_says_what_it_is(new_file, said):
+    call = ToolCall("write", {"path": "a", "content": ""})
+    assert said in shown(render_call(call, Change(diff("", ""), new_file=new_file), limit=20).renderable)
+
+
 def test_without_a_change_long_arguments_have_a_block_of_their_own():
     call = ToolCall("note", {"title": "t", "body": "\n".join(f"row {number}" for number in range(30))})
     cut = render_call(call, None, "no such tool", limit=10)

@@ -105,7 +105,7 @@ def render_result(result: ToolResult) -> Text:
 def _render_change(change: Change, limit: int | None) -> Iterator[RenderableType]:
     lines = change.diff.lines if limit is None else change.diff.lines[:limit]
     if not change.diff.lines:
-        yield Text("(nothing would change)", style="dim")
+        yield Text("(empty)" if change.new_file else "(nothing would change)", style="dim")
         return
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(justify="right", style="dim", no_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ HELD = 0.7
 def write_report(results: Mapping[str, Any], folder: Path) -> None:
     """corrections.md and corrections.png in the folder."""
     habits = results["habits"]
-    parts = [_head(results), _means(habits), _targets(results), _each(habits)]
+    parts = [_head(results), _means(habits), _targets(results), _each(habits), _changed(habits)]
     if "sequence" in results:
         parts.append(_sequence(results["sequence"]))
     if "gaps" in results:
@@ -126,6 +127,12 @@ def _each(habits: Mapping[str, Any]) -> str:
         kept, went = (f"{once['measured']['kept']:.0%}", once["note"]) if once else ("", "")
         lines.append(f"| {name} ({habit['kind']}): *{habit['reason']}* | {' | '.join(cells)} | {kept} | {went} |")
     return "\n".join(lines)
+
+
+def _changed(habits: Mapping[str, Any]) -> str:
+    changed = [text.partition(": ")[0] for row in _rows(habits, "ours 1") for text in row["measured"]["changed"]]
+    often = ", ".join(f"*{request}* {times} times" for request, times in Counter(changed).most_common(4))
+    return f"After one correction {len(changed)} unrelated answers changed in all; most often {often}." if often else ""
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,10 @@ LEARNING = (
 """The embedded model's defaults that say how it learns."""
 
 
+def learning(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: defaults[name] for name in LEARNING if name in defaults}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One arm at one point: what was measured and the seconds of training up to there."""
@@ -77,8 +81,7 @@ class Bench:
         )
 
     def trainer(self, backend: TinkerBackend, **settings: Any) -> SDPOTrainer:
-        ours = {name: DEFAULTS[name] for name in LEARNING if name in DEFAULTS}
-        chosen = {**ours, **self.settings, **settings}
+        chosen = {**learning(DEFAULTS), **self.settings, **settings}
         return SDPOTrainer(backend, self.examiner.renderer, SDPOConfig(**chosen), ordinary=self.ordinary)
 
     @property
@@ -129,18 +132,14 @@ class Bench:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "all of the LoRA, nothing rehearsed": {
-        "null_space": False,
-        **{n: PLAIN[n] for n in LEARNING if n in PLAIN},
-        "rehearse": 0,
-    },
-    "all of the LoRA, 4 turns rehearsed": {"null_space": False, **{n: PLAIN[n] for n in LEARNING if n in PLAIN}},
+    "all of the LoRA, nothing rehearsed": {**learning(PLAIN), "rehearse": 0},
+    "all of the LoRA, 4 turns rehearsed": learning(PLAIN),
     "the whole gradient, instructions included": {"constant_instructions": False},
     "first 3 tokens skipped": {"skip_first_tokens": 3},
     "placebo subtracted": {"placebo": "The sky is blue today."},
     "the sampled token alone, centred": {"distillation_topk": None, "alpha": 1.0, "center_advantages": True},
 }
-"""Settings, each changed alone, of one correction."""
+"""Other settings of one correction; all of the LoRA goes with its own learning rate and steps, else one is changed alone."""
 Rows = AsyncIterator[tuple[str, Row]]
 
 
@@ -173,20 +172,23 @@ async def teacher(bench: Bench, habit: Habit) -> Rows:
 
 async def sft(bench: Bench, habit: Habit) -> Rows:
     """Cross-entropy on the corrected call, token mean, with all of the LoRA."""
-    async for row in _sft(bench, habit, "sft", PLAIN["learning_rate"], (1, 2, 4)):
+    async for row in _sft(bench, habit, await bench.fresh(), "sft", PLAIN["learning_rate"], (1, 2, 4)):
         yield row
 
 
 async def sft_null(bench: Bench, habit: Habit) -> Rows:
     """The same in the null space."""
-    async for row in _sft(bench, habit, "sft null", DEFAULTS["learning_rate"], (2, 4, 8)):
+    backend = await bench.fresh()
+    begun = (beginning_of(turn, bench.examiner.renderer) for turn in bench.ordinary)
+    await backend.into_null_space([prompt + reply for prompt, reply in begun])
+    async for row in _sft(bench, habit, backend, "sft null", DEFAULTS["learning_rate"], (2, 4, 8)):
         yield row
 
 
-async def _sft(bench: Bench, habit: Habit, name: str, learning_rate: float, shown: Sequence[int]) -> Rows:
-    backend, ask, seconds = await bench.fresh(), habit.training[0], 0.0
-    if name == "sft null":
-        await backend.into_null_space([beginning_of(turn, bench.examiner.renderer) for turn in bench.ordinary])
+async def _sft(
+    bench: Bench, habit: Habit, backend: TinkerBackend, name: str, learning_rate: float, shown: Sequence[int]
+) -> Rows:
+    ask, seconds = habit.training[0], 0.0
     tokens = bench.examiner.written(ask.right)
     ids_T1 = np.array(tokens)[:, None]
     example = Example(bench.examiner.prompt(ask.text), tokens, ids_T1, np.full(ids_T1.shape, 1 / len(tokens)))

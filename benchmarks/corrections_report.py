@@ -166,7 +166,7 @@ def _gaps(found: Mapping[str, Mapping[str, float]]) -> str:
 def _variants(found: Mapping[str, Mapping[str, Any]], measured: Mapping[str, Any]) -> str:
     names = list(next(iter(found.values())))
     lines = [
-        f"One setting changed at a time, one correction each of {', '.join(names)}; means:\n",
+        f"Other settings (all of the LoRA: with its own learning rate and steps), one correction each of {', '.join(names)}; means:\n",
         "| | comply | P | of both | kept | KL | training, s |",
         "|---|---|---|---|---|---|---|",
     ]

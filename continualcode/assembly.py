@@ -223,8 +223,6 @@ def _distillation(config: Config, able: Capabilities) -> tuple[SDPOConfig, tuple
     """What was asked for; where nobody asked, what this backend can do, announced."""
     shared = [field.name for field in fields(SDPOConfig) if field.name in Config.model_fields]
     settings = SDPOConfig(**{name: getattr(config, name) for name in shared})
-    if not config.chosen("null_space"):
-        settings = replace(settings, null_space=settings.null_space and able.null_space)
     if able.distillation_topk or config.chosen("alpha") or config.chosen("distillation_topk"):
         return settings, ()
     note = "distilling on the sampled token alone (alpha=1): this backend gives no candidate log-probabilities"

@@ -121,7 +121,7 @@ class Config(BaseSettings):
     )
     null_space: bool = Field(
         False,
-        description="train only weights that ordinary turns do not use (True on the embedded model, nowhere else; without it "
+        description="train clear of what ordinary turns use (True on the embedded model, nowhere else; without it "
         "4 rehearsed, 8 steps of 3e-4)",
     )
     drift_budget: float = Field(
@@ -212,7 +212,7 @@ def defaults_of(backend: str, model_name: str, *, null_space: bool = True) -> Ma
     if null_space:
         steps: dict[str, Any] = {"null_space": True, "learning_rate": 1e-3, "max_inner_steps": 12}
     else:
-        steps = {"learning_rate": 3e-4, "max_inner_steps": 8, "rehearse": 4}
+        steps = {"null_space": False, "learning_rate": 3e-4, "max_inner_steps": 8, "rehearse": 4}
     return local | small | steps if local["model_name"] == EMBEDDED_MODEL else local
 
 

@@ -315,10 +315,14 @@ async def test_the_embedded_model_is_announced_when_nobody_chose_it(monkeypatch,
     local = Connecting(ScriptedBackend())
     monkeypatch.setattr("continualcode.builtin._local", local.connect)
     manager = load_plugins(scripted_plugin(ScriptedBackend()), entry_points=False)
-    announced = (await build(Config(renderer="bytes"), manager)).notes
+    announced = (await build(Config(renderer="bytes", null_space=False), manager)).notes
     assert announced[0].startswith("No TINKER_API_KEY, so this is the embedded model")
-    assert (await build(Config(renderer="bytes", backend="local"), manager)).notes == (find_sandbox().note,)
-    resumed = (await build(Config(renderer="bytes", backend="local", load_checkpoint_path="p"), manager)).notes
+    assert (await build(Config(renderer="bytes", null_space=False, backend="local"), manager)).notes == (
+        find_sandbox().note,
+    )
+    resumed = (
+        await build(Config(renderer="bytes", null_space=False, backend="local", load_checkpoint_path="p"), manager)
+    ).notes
     assert resumed == ("going on from p", find_sandbox().note)
 
 

@@ -160,9 +160,8 @@ class TinkerBackend:
             )
         async with self._one_step:
             await self.line.ask(self._training.into_null_space, sequences)
-            if (
-                self._sampler is self._initial
-            ):  # as likely as before, but what averages weights needs the A of later ones
+            if self._sampler is self._initial:
+                # As likely as before; but an average of weights has to begin with the A that later ones have.
                 self._initial = self._sampler = self._sampler_of(await self._snapshot())
 
     async def save(self, name: str) -> str:

@@ -210,17 +210,13 @@ class Adapter:
         B alone is trained afterwards, so that B (A x) stays near zero for inputs like those (LoRA-Null with A frozen, arXiv
         2503.02659; InfLoRA, arXiv 2404.00228). Rows keep their lengths, and with them what a step does to other inputs.
         """
-        before = self.flat.clone()
-        parts = [part for part in self.layout.parts(self.flat) if part is not None]
-        lengths = [part.a.norm(dim=1, keepdim=True) for part in parts]
-        watching = (p and replace(p, observe=partial(take_out, p.a)) for p in self.layout.parts(self.flat))
-        try:
-            yield Weights(self.layout, self.flat, next(_versions), tuple(watching))
-        except BaseException:
-            self.flat.copy_(before)
-            raise
-        for part, length in zip(parts, lengths, strict=True):
-            part.a.mul_(length / part.a.norm(dim=1, keepdim=True))
+        parts = self.layout.parts(self.flat)
+        drawn = [(part, part.a.clone()) for part in parts if part is not None]
+        takers = iter([partial(take_out, a) for _, a in drawn])
+        watching = (part and replace(part, observe=next(takers)) for part in parts)
+        yield Weights(self.layout, self.flat, next(_versions), tuple(watching))
+        for part, a in drawn:
+            part.a.copy_(a * (part.a.norm(dim=1, keepdim=True) / a.norm(dim=1, keepdim=True)))
         self.null_space = True
         self._renew()
 

@@ -74,17 +74,16 @@ class Rehearsal:
         return drawn
 
     async def _scored(self, ordinary: Exchange, first: Sampler, width: Width) -> Scores:
-        prompt, reply = self._renderer.prompt(ordinary[0]), self._renderer.completion(ordinary[1])
-        passage = Passage("kept", prompt, reply[:BEGINNING])
+        passage = Passage("kept", *beginning_of(ordinary, self._renderer))
         ids_TK, policy_TK = await student(passage, first, MOST if isinstance(width, range) else width)
         scores = Scores(passage, ids_TK, policy_TK, policy_TK)
         self._ordinary = [scores if each is ordinary else each for each in self._ordinary]
         return scores
 
 
-def beginning_of(ordinary: Exchange, renderer: Renderer) -> Tokens:
-    """Its prompt and as much of the reply as would be rehearsed."""
-    return renderer.prompt(ordinary[0]) + renderer.completion(ordinary[1])[:BEGINNING]
+def beginning_of(ordinary: Exchange, renderer: Renderer) -> tuple[Tokens, Tokens]:
+    """Its prompt, and as much of the reply as is rehearsed."""
+    return renderer.prompt(ordinary[0]), renderer.completion(ordinary[1])[:BEGINNING]
 
 
 def rescored(scored: Sequence[Scores], student: Sequence[Floats]) -> list[Scores]:

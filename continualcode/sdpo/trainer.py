@@ -64,7 +64,7 @@ class SDPOTrainer:
     ) -> None:
         self.backend, self.renderer, self.template = backend, renderer, template
         _refuse_moving_snapshots(config, backend.capabilities)
-        if config.null_space and not backend.capabilities.null_space:
+        if config.null_space and not (backend.capabilities.null_space and isinstance(backend, NullSpaced)):
             raise CapabilityError(
                 "only the embedded engine trains in the null space of ordinary turns; set null_space=False"
             )
@@ -152,7 +152,8 @@ class SDPOTrainer:
 
     async def _into_null_space(self) -> None:
         if self._apart_from and isinstance(self.backend, NullSpaced):
-            await self.backend.into_null_space([beginning_of(turn, self.renderer) for turn in self._apart_from])
+            begun = (beginning_of(turn, self.renderer) for turn in self._apart_from)
+            await self.backend.into_null_space([prompt + reply for prompt, reply in begun])
             self._apart_from = ()
 
     async def _now(self, attempt: Attempt) -> list[Floats]:
